@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 
 from tests.browser.test_console import console
 from tests.browser.test_console_views import happened
-from tests.browser.test_console_visit import GO_TO, entered, open_visit, send, stored
+from tests.browser.test_console_visit import GO_TO, entered, on, open_visit, send, stored
 from tests.tools.suite import Program, Suite
-from tests.tools.visits import event, now_ms
+from tests.tools.visits import now_ms
 
 MODES: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1440, "height": 900}},
@@ -50,12 +50,11 @@ async def test_each_view_fits_in_each_mode(browser: Browser, suite: Suite, folde
     tag = uuid.uuid4().hex[:6]
     site, user, contact = f"shop{tag}", f"dana-{tag}@example.com", f"C-{tag}"
     async with Redis.from_url(suite.redis_url) as redis:
+        this_minute = now_ms() // MINUTE_MS
         for number in range(60):
-            for minute, here in (
-                (now_ms() // MINUTE_MS - number, 2),
-                (now_ms() // MINUTE_MS - number - 7 * 24 * 60, 3),
-            ):
-                await redis.hset(f"minutes:{{p00}}:{minute}", mapping={site: f"{here} 0 {number % 4}"})
+            counts = dict.fromkeys(("", site), f"{2 + number % 3} 0 1")
+            for minute in (this_minute - number, this_minute - number - 7 * 24 * 60):
+                await redis.hset(f"minutes:{{p00}}:{minute}", mapping=counts)
     async with suite.http() as http, console(browser, suite, at=f"live?site={site}", **MODES[mode]) as page:
         visit = await happened(http, site, user, contact)
         await expect(page.locator("#visitors tr")).to_have_count(2)
@@ -68,6 +67,7 @@ async def test_each_view_fits_in_each_mode(browser: Browser, suite: Suite, folde
         await take(page, folder, f"{mode}-find")
         await page.goto(f"/console/visit/{visit}?site={site}")
         await expect(page.locator(".report")).to_be_visible()
+        await expect(page.locator("#count")).to_have_text("2 visitors")
         await take(page, folder, f"{mode}-visit")
         await page.goto("/console/visit/none")
         await expect(page.get_by_role("alert").filter(has_text="names no visit")).to_be_visible()
@@ -104,7 +104,7 @@ async def test_what_is_frozen_is_said_in_the_visit_and_in_health(
     visit, user = str(uuid.uuid4()), f"eve-{uuid.uuid4().hex[:6]}@example.com"
     async with suite.http() as http, console(browser, suite, **MODES["light"]) as page:
         loans = entered(visit, "Loans", now_ms())
-        await send(http, loans, event("SignIn", visit, now_ms(), user))
+        await send(http, loans, on(loans, "SignIn", now_ms(), user))
         await stored(http, visit, 2)
         await expect(page.get_by_role("row").filter(has_text=user)).to_be_visible()
         with suite.frozen(program):
@@ -127,7 +127,7 @@ async def test_on_a_slow_line_each_part_says_that_it_waits(browser: Browser, sui
     visit = str(uuid.uuid4())
     async with suite.http() as http, console(browser, suite, **MODES["light"]) as page:
         loans = entered(visit, "Loans", now_ms())
-        await send(http, loans, event("SignIn", visit, now_ms(), "slow@example.com"))
+        await send(http, loans, on(loans, "SignIn", now_ms(), "slow@example.com"))
         await stored(http, visit, 2)
         await expect(page.get_by_role("row").filter(has_text=visit[:8])).to_be_visible()
         session = await page.context.new_cdp_session(page)

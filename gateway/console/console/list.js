@@ -113,7 +113,7 @@ export class VisitorList {
       this.arrange(wanted);
       this.held.hidden = true;
     }
-    this.count.textContent = this.counted(all, wanted);
+    this.count.textContent = this.visitors.isRead ? this.counted(all, wanted) : '';
     this.sayNone(all);
     if (this.isForced) this.announced.textContent = this.empty.hidden ? this.count.textContent : this.empty.dataset.text;
     this.isForced = false;
