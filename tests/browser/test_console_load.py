@@ -129,7 +129,7 @@ async def test_five_thousand_visitors_and_three_hundred_events_a_second(browser:
             await expect(page.locator("#visitors tr")).to_have_count(1)
             await page.locator("#visitors tr").click()
             opened = page.get_by_role("region", name="Visit", exact=True)
-            await expect(opened.locator(".now")).to_contain_text("Payment for 25 min")
+            await expect(opened.locator(".now")).to_contain_text(re.compile(r"Payment for 2\d min"))
             assert f"/console/visit/{stuck}" in page.url
             assert len(clicks) == 2
             await page.keyboard.press("Escape")
