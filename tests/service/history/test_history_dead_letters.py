@@ -177,7 +177,7 @@ async def test_dead_letters_are_listed_in_pages_and_replayed_over_grpc(
 async def test_a_dead_letter_is_repaired_over_grpc(stub: Any, dead_letters: DeadLetterQueue) -> None:
     bad = unfit()
     await put(dead_letters, bad)
-    ids = {"dead_letter_id": f"{bad.visit_id}/{bad.event_id}"}
+    ids: dict[str, Any] = {"dead_letter_id": f"{bad.visit_id}/{bad.event_id}"}
     for changes, field, words in (
         ({}, "set", "at least one field"),
         ({"drop": ["colour"]}, "set", "colour: is no field of an event"),

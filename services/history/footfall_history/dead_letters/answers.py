@@ -92,7 +92,7 @@ def _summary(letter: DeadLetter, max_age_ms: int) -> pb.DeadLetterSummary:
         site=batch.events[0].site if batch else "",
         event_name=batch.events[0].event_name if batch else "",
         problem=repair.why_not_replayed(letter, max_age_ms),
-        event_json=repair.to_json(batch.events[0], is_whole=False) if batch else "",
+        event_json=repair.to_json(batch.events[0], is_whole=False).decode() if batch else "",
     )
     summary.create_time.FromMilliseconds(letter.created_ms)
     return summary
