@@ -5,6 +5,7 @@ Takes GATEWAY_PORT and DATA_DIR, if `make run` got them. Sends to this machine o
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import sys
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 import httpx
 
-from deploy.embedded import DEFAULT_PORTS, data_folder, gateway_url, is_ready
+from deploy.embedded import DEFAULT_PORTS, ROOT, data_folder, gateway_url, is_ready
 from deploy.run import read_credentials
 
 MAX_PER_MINUTE: Final = 600
@@ -35,7 +36,7 @@ class Page:
     title: str
     event: str = ""
     data: Event = field(default_factory=dict)
-    share: float = 0.5
+    share: float = 0
 
 
 @dataclass(frozen=True)
@@ -47,58 +48,11 @@ class Website:
     pages: tuple[Page, ...]
 
 
-WEBSITES: Final = (
-    Website(
-        "demo-shop",
-        "shop.example",
-        (
-            Page("/", "Halde, tools for slow coffee"),
-            Page("/search?q=kettle", "Search: kettle", "Search", {"words": "kettle"}),
-            Page("/kettle", "Gooseneck kettle", "AddToCart", {"sku": "kettle", "price": 94}),
-            Page("/grinder", "Hand grinder", "AddToCart", {"sku": "grinder", "price": 129}, 0.3),
-            Page("/cart", "Cart"),
-            Page("/checkout/payment", "Checkout: payment", "PaymentFailed", {"reason": "card declined"}, 0.2),
-            Page("/order", "Thank you", "OrderPlaced", {"total": 100, "currency": "EUR"}, 0.9),
-        ),
-    ),
-    Website(
-        "demo-bank",
-        "bank.example",
-        (
-            Page("/", "Bank on the corner"),
-            Page("/loans", "Loans for a car"),
-            Page("/loans/calculator", "Loan calculator", "LoanCalculated", {"amount": 12_000, "months": 48}, 0.7),
-            Page("/loans/apply", "Apply for a loan", "FormAbandoned", {"step": 3}, 0.3),
-            Page("/branches", "Branches near you"),
-        ),
-    ),
-    Website(
-        "demo-travel",
-        "travel.example",
-        (
-            Page("/", "Trains and ferries"),
-            Page("/search?from=Oslo&to=Bergen", "Oslo to Bergen", "Search", {"from": "Oslo", "to": "Bergen"}),
-            Page("/trip/4711", "Night train to Bergen", "SeatChosen", {"coach": 12, "seat": 36}),
-            Page("/oops", "Something went wrong", "ErrorShown", {"code": 500}, 0.9),
-            Page("/trip/4711/pay", "Payment", "TicketBought", {"total": 89, "currency": "NOK"}, 0.6),
-        ),
-    ),
+_INVENTED: Final = json.loads((ROOT / "gateway/console/demo/visitors.json").read_text(encoding="utf-8"))
+"""Also of the visitors that a button of the demo shop sends (visitors.js)."""
+WEBSITES: Final = tuple(
+    Website(site["name"], site["host"], tuple(Page(**page) for page in site["pages"])) for site in _INVENTED["websites"]
 )
-_FIRST_NAMES: Final = (
-    "Özlem",
-    "Zoë",
-    "Dana",
-    "Robin",
-    "Søren",
-    "Inês",
-    "Łukasz",
-    "Amélie",
-    "Noor",
-    "Jürgen",
-    "Mia",
-    "Chidi",
-)
-_LAST_NAMES: Final = ("Müller", "Oak", "Hale", "Nowak", "Costa", "Björk", "O'Neil", "Haddad", "Fuchs", "Okafor")
 PEOPLE: Final = tuple(
     {
         "userID": f"customer-{number:03}",
@@ -107,7 +61,9 @@ PEOPLE: Final = tuple(
         "email": f"customer-{number:03}@mail.example",
         "phone": f"+1202555{number:04}",
     }
-    for number, (first, last) in enumerate((first, last) for last in _LAST_NAMES for first in _FIRST_NAMES)
+    for number, (first, last) in enumerate(
+        (first, last) for last in _INVENTED["lastNames"] for first in _INVENTED["firstNames"]
+    )
 )
 
 

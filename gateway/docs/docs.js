@@ -316,10 +316,16 @@ async function send(event, operation, answer) {
 
 function show(answer, sent, response, text) {
   let shown = text;
-  try { shown = JSON.stringify(JSON.parse(text), null, 2); } catch { /* not JSON */ }
+  let isNobody = false;
+  try {
+    const found = JSON.parse(text);
+    shown = JSON.stringify(found, null, 2);
+    isNobody = found.identityErased === false;
+  } catch { /* not JSON */ }
   const next = response.headers.get('Paging-Next');
   answer.replaceChildren(
     element('h3', { class: response.ok ? 'status' : 'status bad' }, `${response.status} ${response.statusText}`),
+    isNobody ? element('p', { class: 'status bad' }, 'No identity of this name was stored, or it has been erased before. Write the name as it is: this page encodes it.') : '',
     next ? element('p', { class: 'meta' }, `Paging-Next: ${next}`) : '',
     shown ? element('pre', { tabindex: '0' }, shown) : '',
     element('h3', {}, 'The same as a command'),

@@ -1,4 +1,4 @@
-"""The views of numbers in the console: health for operators, and the visitors of the last hour for supervisors."""
+"""The view of health in the console, for operators."""
 
 import re
 import time
@@ -17,8 +17,6 @@ from tests.tools.eventually import eventually
 from tests.tools.suite import Program, Suite
 from tests.tools.variants import further
 from tests.tools.visits import event, now_ms
-
-MINUTE_MS = 60_000
 
 
 async def test_health_says_what_works_and_what_was_refused(browser: Browser, suite: Suite) -> None:
@@ -74,10 +72,10 @@ async def test_what_hangs_is_said_in_words_within_20_seconds(
         await expect(page.locator("#live")).to_have_text("Live")
 
 
-async def test_a_dead_letter_is_replayed(browser: Browser, suite: Suite) -> None:
+async def test_a_dead_letter_is_repaired_and_replayed(browser: Browser, suite: Suite) -> None:
     visit = str(uuid.uuid4())
     async with Redis.from_url(suite.redis_url) as redis:
-        # An event that history cannot read, as a later version might write it, and one that it can by now.
+        # An event that history cannot read, as a later version might write it.
         await redis.xadd("log:{p00}", {"b": batch_with(visit, transition=9).SerializeToString()})
         async with console(browser, suite, at="health") as page:
             shown = page.get_by_role("region", name="Health", exact=True)
@@ -85,8 +83,17 @@ async def test_a_dead_letter_is_replayed(browser: Browser, suite: Suite) -> None
             await expect(row).to_be_visible()
             await expect(shown.locator(".must-do").filter(has_text="could not be stored")).to_be_visible()
             await expect(row.get_by_role("button", name="Replay")).to_have_count(0)
-            [key] = [name async for name in redis.scan_iter(f"aside:{{p00}}:{visit}/*")]
-            await redis.hset(key, "b", batch_with(visit).SerializeToString())
+            await row.get_by_role("button", name="Repair").click()
+            await expect(shown.get_by_label("Field")).to_be_focused()
+            await expect(shown.locator("form pre")).to_contain_text(visit)
+            await page.keyboard.type("transition")
+            await page.keyboard.press("Tab")
+            await page.keyboard.type("nonsense")
+            await page.keyboard.press("Enter")
+            await expect(shown.get_by_role("alert")).to_contain_text("transition: is no value of this field")
+            await shown.get_by_label("Value").fill("")
+            await page.keyboard.press("Enter")
+            await expect(shown.get_by_role("status")).to_have_text("Changed. It can be replayed now.")
             await row.get_by_role("button", name="Replay").click()
             await expect(shown.get_by_role("status")).to_have_text("1 replayed.")
             await expect(shown.get_by_role("region", name="Dead letters")).to_have_count(0)
@@ -117,22 +124,6 @@ def batch_with(visit: str, **more: Any) -> EventBatch:
             )
         ],
     )
-
-
-async def test_the_last_hour_is_beside_the_week_before(browser: Browser, suite: Suite) -> None:
-    site = f"shop-{uuid.uuid4().hex[:8]}"
-    this_minute = now_ms() // MINUTE_MS
-    async with Redis.from_url(suite.redis_url) as redis:
-        for number in range(5, 30):
-            for at, here in ((this_minute - number, 100 + number), (this_minute - number - 7 * 24 * 60, 90)):
-                await redis.hset(f"minutes:{{p00}}:{at}", mapping={"": f"{here} 0 9 0", site: f"{here - 10} 0 10"})
-    async with console(browser, suite, at=f"live?site={site}") as page:
-        figure = page.get_by_role("figure")
-        await expect(figure).to_contain_text("Last hour: ")
-        await expect(figure).to_contain_text(re.compile(r"Usual for \w+ \d.*, a week before: 90\."))
-        await expect(figure.locator("path")).to_have_count(2)
-        await page.goto(f"/console/live?site={site}&state=AUTHENTICATED")
-        await expect(figure).to_contain_text(re.compile(r"a week before: 10\."))
 
 
 async def test_a_key_of_some_sites_is_offered_no_health(

@@ -1,10 +1,11 @@
 """The demo shop, used as by a visitor: History has exactly the events that happened."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, expect
 
 from tests.browser.conftest import browser_session
 from tests.browser.visitor import ids
@@ -89,6 +90,25 @@ async def test_a_purchase(browser: Browser, suite: Suite) -> None:
         assert (visitor["state"], visitor["identityId"]) == ("RECOGNIZED", "dana@example.com")
     await context.close()
     assert errors == []
+
+
+async def test_the_bar_speaks_german_and_sends_other_visitors(browser: Browser, suite: Suite) -> None:
+    context = await browser.new_context(locale="de-DE")
+    page = await context.new_page()
+    await page.goto(f"{suite.url}/demo/")
+    bar = page.get_by_role("complementary", name="Über diese Vorführung")
+    await expect(bar).to_contain_text(re.compile("Eine Vorführung. Sie sind Besuch [0-9a-f]{8}: *Anonym"))
+    await bar.get_by_label("Besucher in der Minute").select_option("120")
+    await bar.get_by_role("button", name="Andere Besucher senden").click()
+    async with suite.http() as http:
+
+        async def are_there() -> None:
+            found = (await http.get("/api/v1/visitors", params={"site": ["demo-bank", "demo-travel"]})).json()
+            assert found["visitors"]
+
+        await eventually(are_there)
+    await bar.get_by_role("button", name="Keine Besucher mehr senden").click()
+    await context.close()
 
 
 @pytest.mark.long

@@ -68,4 +68,8 @@ async def test_a_newcomer_signs_in_and_gets_a_first_answer(browser: Browser, sui
         sent = await shown.locator(".command pre").text_content() or ""
         assert sent.startswith("curl")
         assert password not in sent
+    await page.evaluate("location.hash = 'eraseIdentity'")
+    await page.fill("input[name='path:identityId']", "unknown%40example.com")
+    await page.click("main .send")
+    await page.get_by_text("No identity of this name was stored").wait_for()
     await page.close()

@@ -63,6 +63,7 @@ ALLOWED = {
     "EraseIdentity": {"gateway"},
     "ListDeadLetters": {"gateway"},
     "ReplayDeadLetters": {"gateway"},
+    "RepairDeadLetter": {"gateway"},
     "StreamLiveVisits": {"identity"},
 }
 ROLES = ["gateway", "collector", "identity", "history", "contact-center", "stranger"]

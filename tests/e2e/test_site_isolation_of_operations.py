@@ -86,6 +86,7 @@ REFUSED: dict[str, str] = {
     "getSystemHealth": f"GET {V1}/health",
     "listDeadLetters": f"GET {V1}/dead-letters",
     "replayDeadLetters": f"POST {V1}/dead-letters:replay",
+    "repairDeadLetter": f"POST {V1}/dead-letters:repair",
 }
 """What belongs to no site, and so is not for such keys, whether it is there or not."""
 ELSEWHERE = {
@@ -163,7 +164,7 @@ OF_NO_SITE = {
     *("BatchUpsertContacts", "BatchDeleteContacts", "FinishContactSync"),
     *("RenameIdentity", "UndoRename", "MergeContacts", "UndoMerge", "ListMerges"),
     *("ListGenericValues", "DecideGenericValue", "CountLinks"),
-    *("ListDeadLetters", "ReplayDeadLetters"),
+    *("ListDeadLetters", "ReplayDeadLetters", "RepairDeadLetter"),
 }
 """What cannot be asked for a site. The gateway asks none of it for a client that is limited to sites."""
 
@@ -259,6 +260,7 @@ async def asked(client: httpx.AsyncClient, question: str, trace: Trace) -> httpx
         "contacts:batchDelete": {"contactIds": [trace.contact]},
         "contacts:finishSync": {"generation": 1},
         "dead-letters:replay": {"all": True},
+        "dead-letters:repair": {"deadLetterId": "unknown", "drop": ["url"]},
         f"/generic-values/{trace.person}": {"allowed": True},
     }
     body = next((body for end, body in bodies.items() if path.endswith(end)), {})

@@ -67,6 +67,7 @@ def test_fields_are_set_and_removed_and_others_stay_byte_for_byte() -> None:
         ({"data": "{"}, "no JSON object"),
         ({"colour": "1"}, "colour"),
         ({"transition": "9"}, "known to this version"),
+        ({"timestamp_ms": "dana@shop.example"}, "^timestamp_ms: is no value of this field$"),
     ],
 )
 def test_a_change_that_cannot_be_stored_is_refused(changes: dict[str, str], words: str) -> None:

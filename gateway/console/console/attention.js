@@ -19,8 +19,8 @@ export class Attention {
   /** Read the rules. Throws a Problem. */
   async load(signal) {
     const { pages, events } = await ask('/api/v1/attention', { signal });
-    this.pageRules = pages;
-    this.eventRules = events;
+    this.pageRules = pages.map((rule) => ({ ...rule, titles: rule.titles.map(matcher), addresses: rule.addresses.map(matcher) }));
+    this.eventRules = events.map((rule) => ({ ...rule, events: rule.events.map(matcher) }));
     this.pages = new WeakMap();
   }
 
@@ -31,7 +31,7 @@ export class Attention {
 
   /** The notable events of a visitor with an event of the live stream, if a rule counts it; else the same. */
   withEvent(known = [], { eventID: eventId, eventName, timestamp: eventTime }) {
-    if (!this.eventRules.some(({ events }) => events.some((pattern) => matches(pattern, eventName)))) return known;
+    if (!this.eventRules.some(({ events }) => isAny(events, eventName))) return known;
     return together([{ eventId, eventName, eventTime }], known);
   }
 
@@ -42,7 +42,7 @@ export class Attention {
     const met = this.pageRulesOf(visitor).filter(({ minutes }) => !minutes || (visitor.pageEnterTime && now - visitor.pageEnterTime >= minutes * 60000));
     const made = met.map(({ name }) => ({ name }));
     for (const { name, events, count, minutes } of this.eventRules) {
-      const found = (visitor.notableEvents || []).filter((one) => now - one.eventTime < minutes * 60000 && events.some((pattern) => matches(pattern, one.eventName)));
+      const found = (visitor.notableEvents || []).filter((one) => now - one.eventTime < minutes * 60000 && isAny(events, one.eventName));
       if (found.length >= count) made.push({ name, times: found.length });
     }
     return made;
@@ -52,8 +52,7 @@ export class Attention {
     let found = this.pages.get(visitor);
     if (!found) {
       const { url, title } = visitor;
-      found = this.pageRules.filter(({ titles, addresses }) => (
-        (title && titles.some((pattern) => matches(pattern, title))) || (url && addresses.some((pattern) => matches(pattern, url)))));
+      found = this.pageRules.filter(({ titles, addresses }) => (title && isAny(titles, title)) || (url && isAny(addresses, url)));
       this.pages.set(visitor, found);
     }
     return found;
@@ -71,18 +70,29 @@ export function together(some, others) {
   return [...all.values()].sort((one, other) => one.eventTime - other.eventTime).slice(-MOST_EVENTS);
 }
 
+function isAny(matchers, text) {
+  const given = text.toLowerCase();
+  return matchers.some((isLike) => isLike(given));
+}
+
 /** Whether a text is like a pattern, in which `*` stands for any characters. The case does not matter. */
 export function matches(pattern, text) {
+  return matcher(pattern)(text.toLowerCase());
+}
+
+/** Whether a text in lower case is like a pattern, as a function. */
+function matcher(pattern) {
   const [first, ...rest] = pattern.toLowerCase().split('*');
-  const given = text.toLowerCase();
-  if (!rest.length) return given === first;
-  if (!given.startsWith(first)) return false;
-  let at = first.length;
+  if (!rest.length) return (given) => given === first;
   const last = rest.pop();
-  for (const piece of rest) {
-    const found = given.indexOf(piece, at);
-    if (found < 0) return false;
-    at = found + piece.length;
-  }
-  return given.length - last.length >= at && given.endsWith(last);
+  return (given) => {
+    if (!given.startsWith(first)) return false;
+    let at = first.length;
+    for (const piece of rest) {
+      const found = given.indexOf(piece, at);
+      if (found < 0) return false;
+      at = found + piece.length;
+    }
+    return given.length - last.length >= at && given.endsWith(last);
+  };
 }

@@ -34,6 +34,7 @@ const list = new VisitorList({
   filtered: (filter) => go(isAt('visit') ? visitAddress(visit.visitId, filter) : liveAddress(filter), { replace: true }),
   nameOf: (contactId) => names.of(contactId),
   readMore: () => visitors.readMore(following.signal).catch((error) => following.signal.aborted || problem(error.message)),
+  drawBeside: (places) => series.drawBeside(places),
 });
 const series = new Series(part('totals').parentElement.insertBefore(seriesFigure(), part('filters')), {
   counted: (counts) => visitors.takeCounts(counts),

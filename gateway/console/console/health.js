@@ -23,7 +23,7 @@ const PROBLEMS = {
   store_went_back: () => t('A store has gone back to an earlier state.'),
   background_work_failed: ({ count }) => t('Work beside serving has failed unexpectedly, {count} times. The logs have the stack: report it.', { count: figure(count) }),
 };
-const REPAIR = '.venv/bin/footfall-history dead-letters repair ID --set FIELD=JSON';
+const SHOW = '.venv/bin/footfall-history dead-letters show --data ID';
 
 const n = (value) => (value === null || value === undefined ? t('not known') : figure(value));
 const megabytes = (bytes) => `${figure(Math.round(bytes / 1048576))} MB`;
@@ -141,11 +141,11 @@ export class HealthView {
   sections({ problems, parts: suite, backlog, events, speed, starts }) {
     return [
       ...problems.map((problem) => problemPart(problem, suite)),
-      element('h3', {}, t('Parts')),
-      table(t('Parts'), [t('Part'), t('State'), t('Beacons'), t('Queries'), t('Processes'), t('Last start')], suite.map(partRow), true),
-      element('h3', {}, t('What waits')),
-      waits(backlog),
-      ...(events ? eventParts(events) : []),
+      element('div', { class: 'beside' },
+        element('div', {}, element('h3', {}, t('Parts')),
+          table(t('Parts'), [t('Part'), t('State'), t('Beacons'), t('Queries'), t('Processes'), t('Last start')], suite.map(partRow), true)),
+        element('div', {}, element('h3', {}, t('What waits')), waits(backlog))),
+      ...(events ? [eventParts(events)] : []),
       ...this.letterParts(backlog.deadLetters),
       ...(speed ? speedParts(speed) : []),
       ...(starts ? startParts(starts) : []),
@@ -155,17 +155,55 @@ export class HealthView {
   letterParts(count) {
     if (!count) return [];
     const mayReplay = this.may('ingest');
-    const rows = (this.letters || []).map((letter) => [
-      moment(letter.createTime), letter.site || '–', letter.eventName || '–', letter.reason,
-      letter.problem === letter.reason ? t('repair it first') : letter.problem || (mayReplay ? element('button', { type: 'button', class: 'quiet', 'data-do': 'replay', 'data-id': letter.deadLetterId, 'data-key': letter.deadLetterId }, t('Replay')) : ''),
+    const act = (what, id, words) => element('button', { type: 'button', class: 'quiet', 'data-do': what, 'data-id': id, 'data-key': what }, words);
+    const rows = (this.letters || []).map(({ deadLetterId: id, createTime, site, eventName, reason, problem, event }) => [
+      moment(createTime), site || '–', eventName || '–', reason,
+      problem === reason ? t('repair it first') : problem || '',
+      !mayReplay ? '' : [problem ? '' : act('replay', id, t('Replay')), ' ', event ? act('repair', id, t('Repair')) : ''],
     ]);
     return [
       element('h3', {}, t('Dead letters: {count}', { count: n(count) })),
-      element('p', { class: 'soft' }, t('These events could not be stored. Repair the cause or the event, then replay it. What is in an event only the command shows.')),
-      commandPart(REPAIR),
-      this.letters ? table(t('Dead letters'), [t('Since'), t('Site'), t('Event'), t('Reason'), ''], rows) : '',
+      element('p', { class: 'soft' }, t('These events could not be stored. Repair the cause or the event, then replay it. What a visitor has sent in an event only the command shows:')),
+      commandPart(SHOW),
+      this.letters ? table(t('Dead letters'), [t('Since'), t('Site'), t('Event'), t('Reason'), t('What is wrong'), ''], rows) : '',
       mayReplay ? element('p', {}, element('button', { type: 'button', class: 'quiet', 'data-do': 'replay-all' }, t('Replay all'))) : '',
+      element('div', { 'data-kept': true, 'data-key': 'repair' }),
     ].filter(Boolean);
+  }
+
+  /** Ask how to change the event of a dead letter. What is typed stays while the rest is drawn again. */
+  openRepair(id) {
+    const { event } = this.letters.find(({ deadLetterId }) => deadLetterId === id);
+    const field = (name, label) => element('label', {}, label, ' ', element('input', { name, autocomplete: 'off', spellcheck: 'false', required: name === 'field' }));
+    const form = element('form', { class: 'repair', 'aria-label': t('Repair') },
+      element('p', {}, t('Fields of the event that are about no person:')),
+      element('pre', {}, JSON.stringify(event, null, 2)),
+      element('p', { class: 'actions' }, field('field', t('Field')), field('value', t('Value as JSON, empty to remove it')),
+        element('button', { class: 'quiet' }, t('Change')), ' ',
+        element('button', { type: 'button', class: 'quiet', 'data-do': 'end-repair' }, t('Cancel'))),
+      element('p', { class: 'problem', role: 'alert' }));
+    form.addEventListener('submit', (submitted) => {
+      submitted.preventDefault();
+      this.repair(id, form);
+    });
+    this.content.querySelector('[data-key="repair"]').replaceChildren(form);
+    form.elements.field.focus();
+  }
+
+  async repair(deadLetterId, form) {
+    const { field, value } = form.elements;
+    const name = field.value.trim();
+    const change = value.value.trim() ? { set: { [name]: jsonOrText(value.value) } } : { drop: [name] };
+    try {
+      const { problem } = await ask('/api/v1/dead-letters:repair', { method: 'POST', body: { deadLetterId, ...change } });
+      form.remove();
+      this.tell(problem ? t('Changed. Still wrong: {problem}', { problem }) : t('Changed. It can be replayed now.'));
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      form.lastElementChild.textContent = t('Not changed: {trouble}', { trouble: problem.message });
+      return;
+    }
+    this.look();
   }
 
   async readLetters() {
@@ -182,6 +220,8 @@ export class HealthView {
     if (what === 'copy') this.copy(this.ticket(), t('The state of health is copied.'));
     if (what === 'copy-command') this.copy(button.dataset.text, t('The command is copied.'));
     if (what === 'replay') this.replay({ deadLetterIds: [button.dataset.id] });
+    if (what === 'repair') this.openRepair(button.dataset.id);
+    if (what === 'end-repair') button.closest('form').remove();
     if (what === 'replay-all') this.replay({ all: true });
   }
 
@@ -234,6 +274,14 @@ export class HealthView {
   }
 }
 
+function jsonOrText(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
 function sentence(text) {
   return `${text[0].toUpperCase()}${text.slice(1)}${text.endsWith('.') ? '' : '.'}`;
 }
@@ -283,9 +331,7 @@ function waits({ historyLagSeconds, identityUnreadEntries, logBytes, logBoundByt
 function eventParts({ stored, suppressed, unavailable, refused, duplicate, unstorable, dropped, lostByBrowsers, beaconsRefused, slices }) {
   const all = refused.reduce((sum, { count }) => sum + count, 0);
   const errors = Object.entries(beaconsRefused).map(([status, count]) => t('{count} with {status}', { count: n(count), status })).join(', ');
-  return [
-    element('h3', {}, t('Events')),
-    bars(slices),
+  const counts = element('div', {}, element('h3', {}, t('Events')), bars(slices),
     list([
       [t('Stored'), n(stored)],
       [t('Refused'), n(all)],
@@ -296,9 +342,10 @@ function eventParts({ stored, suppressed, unavailable, refused, duplicate, unsto
       [t('Dropped'), n(dropped)],
       [t('Lost by browsers'), n(lostByBrowsers)],
       [t('Beacons answered with an error'), errors || '0'],
-    ]),
-    refused.length ? table(t('Refused events'), [t('Refused because'), t('Number'), t('Last'), t('Site'), t('Event'), t('What is wrong')], refused.map(refusedRow), true) : '',
-  ].filter(Boolean);
+    ]));
+  const heads = [t('Refused because'), t('Number'), t('Last'), t('Site'), t('Event'), t('What is wrong')];
+  return element('div', { class: 'beside' }, counts, refused.length
+    ? element('div', {}, element('h3', {}, t('Refused events')), table(t('Refused events'), heads, refused.map(refusedRow), true)) : '');
 }
 
 function refusedRow({ reason, count, example }) {

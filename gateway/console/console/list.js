@@ -22,9 +22,10 @@ export class VisitorList {
    * `parts`: the elements totals, others, needs, form, announced, rows, held, count, more, empty. Calls `open(visitId)`
    * for the visit that the user chooses, and `filtered(filter)` when the user has changed the filters.
    * `nameOf(contactId)`: a name, if known. `readMore()`: reads further visitors, at the end of the list.
+   * `drawBeside(places)`: draws the last hour of websites, in elements by website.
    */
-  constructor({ visitors, parts, open, filtered, nameOf, readMore }) {
-    Object.assign(this, { visitors, open, filtered, nameOf, readMore }, parts);
+  constructor({ visitors, parts, open, filtered, nameOf, readMore, drawBeside }) {
+    Object.assign(this, { visitors, open, filtered, nameOf, readMore, drawBeside }, parts);
     this.drawn = new Map(); // by visit: its row, and what the row shows
     this.most = ROWS;
     this.pointedAt = -Infinity;
@@ -112,7 +113,7 @@ export class VisitorList {
       this.arrange(wanted);
       this.held.hidden = true;
     }
-    this.count.textContent = this.counted(all, wanted);
+    this.count.textContent = this.visitors.isRead ? this.counted(all, wanted) : '';
     this.sayNone(all);
     if (this.isForced) this.announced.textContent = this.empty.hidden ? this.count.textContent : this.empty.dataset.text;
     this.isForced = false;
@@ -195,11 +196,13 @@ export class VisitorList {
     if (!rest.length) shown.sort((one, other) => (one.site < other.site ? -1 : 1));
     while (this.totals.children.length > shown.length) this.totals.lastElementChild.remove();
     while (this.totals.children.length < shown.length) {
-      this.totals.append(element('li', {}, TOTALS.map(() => element('button', { type: 'button' }, element('strong', {}), element('span', {})))));
+      this.totals.append(element('li', {}, TOTALS.map(() => element('button', { type: 'button' }, element('strong', {}), element('span', {}))), element('span', { class: 'hour soft' })));
     }
     shown.forEach((total, number) => TOTALS.forEach(([state, words], place) => {
       this.drawTotal(this.totals.children[number].children[place], total, state, `${figure(total[state || 'here'])} ${words}`);
     }));
+    // The line of the only website is that of all.
+    if (shown.length > 1) this.drawBeside(new Map(shown.map(({ site }, number) => [site, this.totals.children[number].lastChild])));
     const unnamed = this.visitors.unnamed();
     const others = rest.reduce((sum, { here }) => sum + here, unnamed);
     const values = { count: figure(others), sites: figure(rest.length) };

@@ -1,5 +1,5 @@
 // How many visitors are here, as the server counts them, and how many were in each minute of the last hour: a line,
-// beside the same hour a week before.
+// beside the same hour a week before, of what the filter shows and of each website in the totals.
 
 import { ask, query } from './api.js';
 import { element } from './dom.js';
@@ -25,16 +25,24 @@ export class Series {
     Object.assign(this, { root, counted, needsCounts });
     [this.picture, this.caption] = root.children;
     this.filter = { site: '', state: '' };
+    this.places = new Map();
+    this.drawn = new WeakMap(); // by place: what it shows
+    this.forget();
+  }
+
+  forget() {
+    this.read = new Map(); // by website, '' for all together: the last hour, and the one a week before
+    this.trouble = undefined;
   }
 
   /** Ask from now on, until `signal` is aborted. */
   follow(signal) {
     this.signal = signal;
-    this.last = this.before = this.trouble = undefined;
+    this.forget();
     this.draw();
-    this.load();
+    this.load(this.names);
     const timers = [
-      setInterval(() => document.hidden || this.load(), MINUTE_MS),
+      setInterval(() => document.hidden || this.load(this.names), MINUTE_MS),
       setInterval(() => document.hidden || this.count(), COUNTS_MS),
     ];
     signal.addEventListener('abort', () => timers.forEach(clearInterval), { once: true });
@@ -42,13 +50,27 @@ export class Series {
 
   /** Show the visitors of these filters. */
   show({ site, state }) {
-    const isOther = site !== this.filter.site;
     this.filter = { site, state };
-    if (isOther && this.signal && !this.signal.aborted) {
-      this.last = undefined;
-      this.load();
-    }
+    this.loadNew();
     this.draw();
+  }
+
+  /** Draw the lines of these websites too, each in its element. */
+  drawBeside(places) {
+    this.places = places;
+    this.loadNew();
+    this.drawSites();
+  }
+
+  /** The websites to ask about. */
+  get names() {
+    return [...new Set([this.filter.site, ...this.places.keys()])];
+  }
+
+  loadNew() {
+    if (!this.signal || this.signal.aborted || this.isLoading) return;
+    const names = this.names.filter((name) => !this.read.has(name));
+    if (names.length) this.load(names);
   }
 
   async count() {
@@ -58,55 +80,88 @@ export class Series {
     if (counts && !signal.aborted) this.counted(counts);
   }
 
-  async load() {
-    const { signal, filter: { site } } = this;
+  async load(names) {
+    const { signal } = this;
     const to = Math.floor(Date.now() / MINUTE_MS + 1) * MINUTE_MS;
-    const read = async (end) => {
-      const answer = await ask(`/api/v1/visitors/minutes${query({ site, from: end - HOUR_MS, to: end })}`, { signal });
-      return { from: end - HOUR_MS, to: end, minutes: answer.series[0].minutes };
+    const read = async (site, end) => {
+      const { series } = await ask(`/api/v1/visitors/minutes${query({ site, from: end - HOUR_MS, to: end })}`, { signal });
+      return series.map(({ minutes }) => ({ from: end - HOUR_MS, to: end, minutes }));
     };
-    let found;
+    const questions = [names.filter((name) => !name), names.filter(Boolean)].filter(({ length }) => length);
+    this.isLoading = true;
+    const found = new Map(names.map((name) => [name, undefined])); // after a failure they are asked about in a minute
     let trouble;
     try {
-      found = await Promise.all([read(to), read(to - WEEK_MS)]);
+      await Promise.all(questions.map(async (asked) => {
+        const [last, before] = await Promise.all([read(asked, to), read(asked, to - WEEK_MS)]);
+        asked.forEach((name, number) => found.set(name, { last: last[number], before: before[number] }));
+      }));
     } catch (problem) {
       trouble = problem.message;
     }
-    if (signal.aborted || site !== this.filter.site) return;
+    if (signal !== this.signal || signal.aborted) return;
+    this.isLoading = false;
     this.trouble = trouble;
-    if (found) [this.last, this.before] = found;
+    for (const [name, hours] of found) if (hours || !this.read.has(name)) this.read.set(name, hours);
     this.draw();
+    this.loadNew();
     this.count();
   }
 
   draw() {
     const key = KEYS[this.filter.state];
-    const words = this.words(key);
+    const found = this.read.get(this.filter.site);
+    const words = this.words(found, key);
     this.root.hidden = !words;
     if (this.caption.textContent !== words) this.caption.textContent = words;
-    this.picture.replaceChildren(...(this.last && this.last.minutes.length ? this.lines(key) : []));
-    this.picture.toggleAttribute('hidden', !this.picture.children.length);
+    drawLines(this.picture, found, key);
+    this.drawSites();
   }
 
-  words(key) {
-    if (!this.last) return this.trouble ? t('How many were here in the last hour is not known: {trouble}', { trouble: this.trouble }) : '';
-    const { minutes } = this.last;
+  words(found, key) {
+    if (!found) return this.trouble ? t('How many were here in the last hour is not known: {trouble}', { trouble: this.trouble }) : '';
+    const { minutes } = found.last;
     if (!minutes.length) return t('No minute of the last hour was counted yet.');
     const said = [minutes.length < 60
       ? t('Last hour: {range}, {count} of 60 minutes counted.', { range: range(minutes, key), count: figure(minutes.length) })
       : t('Last hour: {range}.', { range: range(minutes, key) })];
-    const { from, to, minutes: then } = this.before;
-    const time = `${weekday.format(from)} ${clock.format(from)}–${clock.format(to)}`;
-    said.push(then.length ? t('Usual for {time}, a week before: {range}.', { time, range: range(then, key) }) : t('A week before nothing was counted.'));
+    said.push(usual(found, key) || t('A week before nothing was counted.'));
     return said.join(' ');
   }
 
-  lines(key) {
-    const values = [this.last, this.before].flatMap(({ minutes }) => minutes.map((minute) => minute[key]));
-    const [least, most] = [Math.min(...values), Math.max(1, ...values)];
-    const scale = { bottom: Math.max(0, 2 * least - most), most }; // half of the height, at least, is for the differences
-    return [line(this.before, key, scale, 'before'), line(this.last, key, scale, 'last')];
+  /** Draw the line of each website, and what was usual a week before. */
+  drawSites() {
+    const key = KEYS[this.filter.state];
+    for (const [site, place] of this.places) {
+      const found = this.read.get(site);
+      const before = this.drawn.get(place);
+      if (before && before.key === key && before.found === found) continue;
+      this.drawn.set(place, { key, found });
+      if (!place.firstChild) place.append(picture(), element('span', {}));
+      drawLines(place.firstChild, found, key);
+      place.title = found ? usual(found, key) : '';
+      place.lastChild.textContent = place.title && t('usual {range}', { range: range(found.before.minutes, key) });
+    }
   }
+}
+
+function usual({ before: { from, to, minutes } }, key) {
+  const time = `${weekday.format(from)} ${clock.format(from)}–${clock.format(to)}`;
+  return minutes.length ? t('Usual for {time}, a week before: {range}.', { time, range: range(minutes, key) }) : '';
+}
+
+/** Draw the lines of two hours; none if no minute of the last one was counted. */
+function drawLines(picture, found, key) {
+  const isCounted = Boolean(found && found.last.minutes.length);
+  picture.toggleAttribute('hidden', !isCounted);
+  if (!isCounted) {
+    picture.replaceChildren();
+    return;
+  }
+  const values = [found.last, found.before].flatMap(({ minutes }) => minutes.map((minute) => minute[key]));
+  const [least, most] = [Math.min(...values), Math.max(1, ...values)];
+  const scale = { bottom: Math.max(0, 2 * least - most), most }; // half of the height, at least, is for the differences
+  picture.replaceChildren(line(found.before, key, scale, 'before'), line(found.last, key, scale, 'last'));
 }
 
 /** The least and the greatest number of some minutes. */
@@ -132,10 +187,14 @@ function line({ from, minutes }, key, { bottom, most }, name) {
   return path;
 }
 
+function picture() {
+  const made = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  const attributes = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, 'aria-hidden': 'true', preserveAspectRatio: 'none' };
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
 /** The figure that a Series draws in. */
 export function seriesFigure() {
-  const picture = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  const attributes = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, 'aria-hidden': 'true', preserveAspectRatio: 'none' };
-  for (const [name, value] of Object.entries(attributes)) picture.setAttribute(name, value);
-  return element('figure', { class: 'series', hidden: true }, picture, element('figcaption', { class: 'soft' }));
+  return element('figure', { class: 'series', hidden: true }, picture(), element('figcaption', { class: 'soft' }));
 }

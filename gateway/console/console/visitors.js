@@ -201,9 +201,11 @@ export class Visitors {
     return { all, byRule };
   }
 
-  /** How many robots are known. */
+  /** How many robots are known, on the chosen website. */
   get botCount() {
-    return [...this.known.values()].reduce((sum, { bot }) => sum + (bot ? 1 : 0), 0);
+    let count = 0;
+    for (const { bot, site } of this.known.values()) count += bot && (!this.filter.site || site === this.filter.site) ? 1 : 0;
+    return count;
   }
 
   /** Visitors whose identity or page has this text, or whose visit begins with it; those who are here first. */

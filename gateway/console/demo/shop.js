@@ -165,23 +165,61 @@ function header() {
     </nav>`;
 }
 
+// The bar is Footfall's own and has the words of the console, in the browser's language; the shop is an English website.
+const BAR = {
+  en: {
+    about: 'About this demonstration', you: 'A demonstration. You are visit', see: 'See yourself in the console',
+    anonymous: 'Anonymous', recognized: 'Recognized as', authenticated: 'Authenticated as',
+    send: 'Send other visitors', stop: 'Send no more visitors', rate: 'Visitors a minute',
+  },
+  de: {
+    about: 'Über diese Vorführung', you: 'Eine Vorführung. Sie sind Besuch', see: 'Sehen Sie sich in der Konsole',
+    anonymous: 'Anonym', recognized: 'Erkannt als', authenticated: 'Angemeldet als',
+    send: 'Andere Besucher senden', stop: 'Keine Besucher mehr senden', rate: 'Besucher in der Minute',
+  },
+};
+const language = navigator.languages.map((one) => one.slice(0, 2)).find((one) => one in BAR) === 'de' ? 'de' : 'en';
+const words = BAR[language];
+
 /** What the visitor should be in Footfall, by the events that this shop has reported in the visit. */
 function visitorState() {
   const known = customer(cookie('shop_recognized'));
-  if (!known) return 'Anonymous';
-  return `${signedIn() ? 'Authenticated' : 'Recognized'} as ${known.firstName} ${known.lastName}`;
+  if (!known) return words.anonymous;
+  return `${signedIn() ? words.authenticated : words.recognized} ${known.firstName} ${known.lastName}`;
 }
 
 /** Says above the page that it is a demonstration, and who the visitor is. */
 function showBar() {
   /** @type {any} */ (window)._gt.push(['getIDs', (/** @type {{visitID: string}} */ { visitID }) => {
     const bar = document.createElement('aside');
-    bar.setAttribute('aria-label', 'About this demonstration');
+    bar.setAttribute('aria-label', words.about);
+    bar.lang = language;
     bar.className = 'bar';
-    bar.innerHTML = `A demonstration. You are visit ${visitID.slice(0, 8)}: <strong>${visitorState()}</strong>
-      <a href="/console/visit/${visitID}" target="console">See yourself in the console</a>`;
+    bar.innerHTML = `<span>${words.you} ${visitID.slice(0, 8)}: <strong>${visitorState()}</strong></span>
+      <a href="/console/visit/${visitID}" target="console">${words.see}</a>`;
+    if (['localhost', '127.0.0.1'].includes(location.hostname)) bar.append(senderOfVisitors());
     document.body.prepend(bar);
   }]);
+}
+
+/** Sends other visitors at a chosen rate while the page is open, of a suite on this machine only. */
+function senderOfVisitors() {
+  const form = document.createElement('form');
+  form.innerHTML = `<label>${words.rate} <select>${[6, 30, 120].map((rate) => `<option>${rate}</option>`).join('')}</select></label>
+    <button>${words.send}</button>`;
+  const [rate, button] = /** @type {[HTMLSelectElement, HTMLButtonElement]} */ ([...form.elements]);
+  /** @type {Worker | undefined} */
+  let sender;
+  let isSending = false;
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    isSending = !isSending;
+    sender = sender || new Worker('visitors.js');
+    sender.postMessage(isSending ? Number(rate.value) : 0);
+    rate.disabled = isSending;
+    button.textContent = isSending ? words.stop : words.send;
+  });
+  return form;
 }
 
 function footer() {

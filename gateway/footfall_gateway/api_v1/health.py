@@ -39,6 +39,10 @@ class DeadLetterSummary(msgspec.Struct, rename="camel"):
     site: Annotated[str | None, Meta(description="The website of the event; null: not known.")]
     event_name: Annotated[str | None, Meta(description="The name of the event; null: not known, or an interaction.")]
     problem: Annotated[str | None, Meta(description="Why it cannot be replayed as it is; null: it can be.")]
+    event: Annotated[
+        dict[str, Any] | None,
+        Meta(description="The event's fields that contain nothing about a person, by their names in gRPC; null: none."),
+    ]
 
 
 class DeadLetters(msgspec.Struct, rename="camel"):
@@ -53,6 +57,17 @@ class Replay(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
     dead_letter_ids: Annotated[list[str], Meta(description="These.", max_length=1_000)] = []
     all: Annotated[bool, Meta(description="The first 1,000. Repeat until `replayedIds` is empty.")] = False
+
+
+class Repair(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """How to change the event of a dead letter. At least one field must be set or removed."""
+
+    dead_letter_id: Annotated[str, Meta(description="Which dead letter.", max_length=1_000)]
+    set: Annotated[
+        dict[str, Any],
+        Meta(description="Values by the names of fields in gRPC, with `data` for the event's data.", max_length=50),
+    ] = {}
+    drop: Annotated[list[str], Meta(description="Names of fields to remove.", max_length=50)] = []
 
 
 class Replayed(msgspec.Struct, rename="camel"):
@@ -89,6 +104,18 @@ class HealthApi:
                 KeyScope.INGEST,
                 example={"deadLetterIds": [_EXAMPLE_ID]},
             ),
+            Operation(
+                "repairDeadLetter",
+                "POST",
+                "/dead-letters:repair",
+                self.repair,
+                NoQuery,
+                DeadLetterSummary,
+                Repair,
+                KeyScope.INGEST,
+                errors={404: "There is no such dead letter: it has been replayed or discarded, or has expired."},
+                example={"deadLetterId": _EXAMPLE_ID, "set": {"event_name": "AddToCart"}, "drop": ["category"]},
+            ),
         ]
 
     async def health(self, call: Call[NoQuery, None]) -> Response:
@@ -108,7 +135,7 @@ class HealthApi:
     async def dead_letters(self, call: Call[DeadLettersQuery, None]) -> Response:
         """Events and interactions that could not be stored, with the reason.
 
-        The command `footfall-history dead-letters` shows what is in them, and repairs and discards.
+        The command `footfall-history dead-letters` shows all that is in them, and discards.
         """
         request = history.ListDeadLettersRequest(**msgspec.structs.asdict(call.query))
         answer = await self._backends.ask(self._backends.history.ListDeadLetters, request, call.principal)
@@ -122,6 +149,18 @@ class HealthApi:
         request = history.ReplayDeadLettersRequest(dead_letter_ids=call.body.dead_letter_ids, all=call.body.all)
         answer = await self._backends.ask(self._backends.history.ReplayDeadLetters, request, call.principal)
         return json_response(Replayed([*answer.replayed_ids], [*map(_dead_letter, answer.refused)]))
+
+    async def repair(self, call: Call[NoQuery, Repair]) -> Response:
+        """Change fields of the event of a dead letter, which then waits to be replayed.
+
+        400 also: the event would still be invalid; it was valid, so that its ids, time, transition and identity can no
+        longer be changed; or the dead letter holds no event.
+        """
+        body = call.body
+        values = {name: msgspec.json.encode(value).decode() for name, value in body.set.items()}
+        request = history.RepairDeadLetterRequest(dead_letter_id=body.dead_letter_id, set=values, drop=body.drop)
+        answer = await self._backends.ask(self._backends.history.RepairDeadLetter, request, call.principal)
+        return json_response(_dead_letter(answer.dead_letter))
 
     async def close(self) -> None:
         """Close the connection to Redis."""
@@ -142,6 +181,7 @@ def _dead_letter(found: history.DeadLetterSummary) -> DeadLetterSummary:
         found.site or None,
         found.event_name or None,
         found.problem or None,
+        msgspec.json.decode(found.event_json) if found.event_json else None,
     )
 
 

@@ -29,8 +29,8 @@ _CONTACT_CENTER: Final = [
 
 ACCESS: AccessTable = {
     # An erasure has two halves, here and in identity. Only the gateway calls both, with an API key's permission.
-    # It also shows dead letters to operators.
-    "gateway": [*_CONTACT_CENTER, "EraseIdentity", "ListDeadLetters", "ReplayDeadLetters"],
+    # It also shows dead letters to operators, who replay and repair them.
+    "gateway": [*_CONTACT_CENTER, "EraseIdentity", "ListDeadLetters", "ReplayDeadLetters", "RepairDeadLetter"],
     "contact-center": _CONTACT_CENTER,
     "collector": ["GetVisit"],
     "identity": ["ExplainVisit", "StreamLiveVisits"],
@@ -38,7 +38,7 @@ ACCESS: AccessTable = {
 
 SCOPES: AccessTable = {
     "read": [*_CONTACT_CENTER, "StreamLiveVisits", "ListDeadLetters"],
-    "ingest": ["ReplayDeadLetters"],
+    "ingest": ["ReplayDeadLetters", "RepairDeadLetter"],
     "erase": ["EraseIdentity"],
 }
 """The methods that each scope of an API key may call."""

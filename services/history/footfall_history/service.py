@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
 from footfall_history import queries
-from footfall_history.dead_letters import DeadLetterQueue, list_dead_letters, replay_dead_letters
+from footfall_history.dead_letters import DeadLetterQueue, list_dead_letters, repair_dead_letter, replay_dead_letters
 from footfall_history.erasure import Eraser
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.event_streams import EventStreams
@@ -319,6 +319,13 @@ class HistoryService(HistoryServiceServicer):
     ) -> pb.ReplayDeadLettersResponse:
         """Append dead letters to the event log again."""
         return await replay_dead_letters(self.dead_letters, request, self.max_event_age_ms)
+
+    @_unary
+    async def RepairDeadLetter(  # noqa: N802
+        self, request: pb.RepairDeadLetterRequest, _context: Context
+    ) -> pb.RepairDeadLetterResponse:
+        """Change the event of a dead letter."""
+        return await repair_dead_letter(self.dead_letters, request, self.max_event_age_ms)
 
     @_streaming
     def StreamEvents(  # noqa: N802

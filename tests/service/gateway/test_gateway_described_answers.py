@@ -66,6 +66,7 @@ def requests_of(visit_id: str, contact_id: str) -> dict[str, dict[str, Any]]:
         "decideGenericValue": {"json": {"allowed": True}},
         "recordInteraction": {"json": {"interactionId": f"call-{visit_id}", "visitId": visit_id}},
         "replayDeadLetters": {"json": {"all": True}},
+        "repairDeadLetter": {"json": {"deadLetterId": "unknown", "set": {"category": "loans"}}},
         "useLink": {"params": {"name": link}},
         "useSessionLink": {"json": {"token": "a" * 43}},
         "createVisitCode": {"params": {"visitID": visit_id}},
@@ -298,7 +299,7 @@ async def send_faulty_requests(description: Description, file: Path, capsys: pyt
         await caller.all_get(413, but=("getPixel",), headers=json_type, content=b" " * (1024 * 1024 + 1))
         for query in (pixel([{}] * 1_001), "a" * 65_000):
             await caller.call(description["getPixel"], params={"e": query})
-        ingesting = ("createVisit", "createEvent", "replayDeadLetters")
+        ingesting = ("createVisit", "createEvent", "replayDeadLetters", "repairDeadLetter")
         await caller.all_get(403, but=(*ingesting, *SESSIONS), auth=None, headers=tokens[KeyScope.INGEST])
         for name in ("beginSession", "endSession", "createSessionLink"):
             elsewhere = await caller.call(description[name], headers={"Origin": "https://elsewhere.example"})

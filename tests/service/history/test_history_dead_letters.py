@@ -1,5 +1,6 @@
 """Dead letters are stored once and within limits, are found by their event, and are replayed atomically."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -171,6 +172,33 @@ async def test_dead_letters_are_listed_in_pages_and_replayed_over_grpc(
     again = await stub.ReplayDeadLetters(pb.ReplayDeadLettersRequest(dead_letter_ids=[ids["good"], ids["old"]]))
     assert [*again.replayed_ids] == []
     assert [one.dead_letter_id for one in again.refused] == [ids["old"]]
+
+
+async def test_a_dead_letter_is_repaired_over_grpc(stub: Any, dead_letters: DeadLetterQueue) -> None:
+    bad = unfit()
+    await put(dead_letters, bad)
+    ids: dict[str, Any] = {"dead_letter_id": f"{bad.visit_id}/{bad.event_id}"}
+    for changes, field, words in (
+        ({}, "set", "at least one field"),
+        ({"drop": ["colour"]}, "set", "colour: is no field of an event"),
+        ({"set": {"transition": "dana"}}, "set", "transition: is no value of this field"),
+        ({"set": {"site": "shop"}}, "set", "transition"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.RepairDeadLetter(pb.RepairDeadLetterRequest(**ids, **changes))
+        [(name, rule)] = details_of(raised.value).violations
+        assert name == field
+        assert words in rule
+    change = pb.RepairDeadLetterRequest(**ids, set={"transition": "TRANSITION_KIND_SIGN_IN"}, drop=["category"])
+    for _ in range(2):
+        repaired = (await stub.RepairDeadLetter(change)).dead_letter
+        assert (repaired.dead_letter_id, repaired.problem) == (ids["dead_letter_id"], "")
+        assert repaired.reason == "repaired; it was: a reason"
+        assert json.loads(repaired.event_json)["transition"] == "TRANSITION_KIND_SIGN_IN"
+        assert "dana" not in str(repaired)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await stub.RepairDeadLetter(pb.RepairDeadLetterRequest(dead_letter_id="unknown", drop=["url"]))
+    assert raised.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("asked", [{}, {"dead_letter_ids": ["x"], "all": True}, {"dead_letter_ids": ["x"] * 1_001}])

@@ -8,9 +8,10 @@ from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
 
 from footfall_history.dead_letters import repair
-from footfall_history.dead_letters.queue import DeadLetter, DeadLetterQueue
+from footfall_history.dead_letters.queue import DeadLetter, DeadLetterQueue, DeadLettersFullError
 
 _MAX_IDS: Final = 1_000
+_RETRY_MS: Final = 60_000
 
 
 async def list_dead_letters(
@@ -48,6 +49,27 @@ async def replay_dead_letters(
     return response
 
 
+async def repair_dead_letter(
+    queue: DeadLetterQueue, request: pb.RepairDeadLetterRequest, max_age_ms: int
+) -> pb.RepairDeadLetterResponse:
+    """Change the event of a dead letter. Raises RequestError and TRANSIENT_LOG_ERRORS."""
+    if not request.set and not request.drop:
+        raise RequestError.invalid("set", "at least one field must be set or removed")
+    letter = await queue.find(request.dead_letter_id)
+    if letter:
+        try:
+            new = repair.repaired_by(letter, request.set, request.drop)
+            new_id = await queue.replace(letter, new, repair.reason_after(letter))
+        except repair.RepairError as error:
+            raise RequestError.invalid("set", str(error)) from None
+        except DeadLettersFullError:
+            raise RequestError.exhausted("there are too many dead letters; replay or discard some", _RETRY_MS) from None
+        letter = await queue.find(new_id)
+    if letter is None:  # or it has been replayed meanwhile
+        raise RequestError.not_found("dead letter", request.dead_letter_id)
+    return pb.RepairDeadLetterResponse(dead_letter=_summary(letter, max_age_ms))
+
+
 async def _selected(queue: DeadLetterQueue, ids: Sequence[str]) -> AsyncIterator[DeadLetter]:
     if ids:
         for letter_id in ids:
@@ -70,6 +92,7 @@ def _summary(letter: DeadLetter, max_age_ms: int) -> pb.DeadLetterSummary:
         site=batch.events[0].site if batch else "",
         event_name=batch.events[0].event_name if batch else "",
         problem=repair.why_not_replayed(letter, max_age_ms),
+        event_json=repair.to_json(batch.events[0], is_whole=False).decode() if batch else "",
     )
     summary.create_time.FromMilliseconds(letter.created_ms)
     return summary

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
+from footfall.event.v1.event_pb2 import Event
 from footfall_eventlog.settings import DAY_MS
 from footfall_servicekit import logs
 from footfall_servicekit.background import RefusalError
@@ -114,21 +114,11 @@ async def _show(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
 
 async def _repair(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
     letter = await _find(queue, options.id)
-    if letter.interaction:
-        raise RepairError("The dead letter holds an interaction. Replay or discard it.")
-    old = letter.batch
     if options.event:
-        event = _read_event(options.event)
-    elif old:
-        event = repair.changed(old.events[0], dict(options.set), options.drop)
+        new = repair.repaired(letter, _read_event(options.event))
     else:
-        raise RepairError("The dead letter holds no event. Give one by --event.")
-    event.context_index = 0
-    new = EventBatch(
-        contexts=old.contexts if old else [EventContext(received_time_ms=letter.created_ms)], events=[event]
-    )
-    repair.check_change(old, new)
-    _print(await queue.replace(letter, new, f"repaired; it was: {letter.reason}"))
+        new = repair.repaired_by(letter, dict(options.set), options.drop)
+    _print(await queue.replace(letter, new, repair.reason_after(letter)))
     return 0
 
 

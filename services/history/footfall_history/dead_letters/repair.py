@@ -2,11 +2,11 @@
 
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall_eventlog.admitted import InvalidEventError, transition_of
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
@@ -14,6 +14,8 @@ from footfall_history.dead_letters.queue import DeadLetter
 
 _HARMLESS: Final = ("visit_id", "event_id", "event_name", "site", "event_time_ms", "transition", "assurance")
 """Fields of an event that contain nothing about a person."""
+
+_REPAIRED: Final = "repaired; it was: "
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -35,19 +37,57 @@ def to_json(event: Event, *, is_whole: bool) -> bytes:
     return msgspec.json.format(msgspec.json.encode(fields))
 
 
-def changed(event: Event, changes: Mapping[str, str], dropped: list[str]) -> Event:
+def changed(event: Event, changes: Mapping[str, str], dropped: Iterable[str]) -> Event:
     """The event with fields changed and removed. A value that is not JSON is taken as text. Raises RepairError."""
     fields = MessageToDict(event, preserving_proto_field_name=True)
     for name in dropped:
+        _require_field(name)
         fields.pop("data_json" if name == "data" else name, None)
     for name, text in changes.items():
+        _require_field(name)
+        if name == "data":
+            fields[name] = msgspec.Raw(text.encode())
+            continue
         try:
             fields[name] = msgspec.json.decode(text)
         except msgspec.DecodeError:
             fields[name] = text
-    if "data" in changes:
-        fields["data"] = msgspec.Raw(changes["data"].encode())
+        try:
+            ParseDict({name: fields[name]}, Event())
+        except ParseError:  # it would quote the value
+            raise RepairError(f"{name}: is no value of this field") from None
     return _event(fields)
+
+
+def _require_field(name: str) -> None:
+    if name != "data" and name not in Event.DESCRIPTOR.fields_by_name:
+        raise RepairError(f"{name}: is no field of an event")
+
+
+def repaired(letter: DeadLetter, event: Event) -> EventBatch:
+    """What a dead letter holds with this event instead of its own. Raises RepairError."""
+    if letter.interaction:
+        raise RepairError("the dead letter holds an interaction; replay or discard it")
+    old = letter.batch
+    event.context_index = 0
+    new = EventBatch(
+        contexts=old.contexts if old else [EventContext(received_time_ms=letter.created_ms)], events=[event]
+    )
+    check_change(old, new)
+    return new
+
+
+def repaired_by(letter: DeadLetter, changes: Mapping[str, str], dropped: Iterable[str]) -> EventBatch:
+    """The same with changes of its own event. Raises RepairError."""
+    if letter.batch is None and not letter.interaction:
+        raise RepairError("the dead letter holds no event; discard it, or give one by `dead-letters repair --event`")
+    return repaired(letter, changed(letter.batch.events[0], changes, dropped) if letter.batch else Event())
+
+
+def reason_after(letter: DeadLetter) -> str:
+    """The reason of a dead letter once it is repaired."""
+    was = letter.reason.removeprefix(_REPAIRED)
+    return f"{_REPAIRED}{was}"
 
 
 def from_json(text: bytes) -> Event:

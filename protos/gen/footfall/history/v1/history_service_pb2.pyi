@@ -1694,6 +1694,7 @@ class DeadLetterSummary(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     EVENT_NAME_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    EVENT_JSON_FIELD_NUMBER: _builtins.int
     dead_letter_id: _builtins.str
     """Its id: `visitID/eventID` of an event with readable ids."""
     reason: _builtins.str
@@ -1704,6 +1705,10 @@ class DeadLetterSummary(_message.Message):
     """The name of an event. Empty: not readable, or an interaction."""
     problem: _builtins.str
     """Why it cannot be replayed as it is. Empty: it can be."""
+    event_json: _builtins.str
+    """JSON of the event's fields that contain nothing about a person, by their names in footfall.event.v1.Event. Empty:
+    it holds no readable event.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it became a dead letter."""
@@ -1717,10 +1722,11 @@ class DeadLetterSummary(_message.Message):
         site: _builtins.str = ...,
         event_name: _builtins.str = ...,
         problem: _builtins.str = ...,
+        event_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dead_letter_id", b"dead_letter_id", "event_name", b"event_name", "problem", b"problem", "reason", b"reason", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dead_letter_id", b"dead_letter_id", "event_json", b"event_json", "event_name", b"event_name", "problem", b"problem", "reason", b"reason", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1783,6 +1789,84 @@ class ReplayDeadLettersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayDeadLettersResponse: _TypeAlias = ReplayDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class RepairDeadLetterRequest(_message.Message):
+    """How to change the event of a dead letter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DEAD_LETTER_ID_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    DROP_FIELD_NUMBER: _builtins.int
+    dead_letter_id: _builtins.str
+    """Which dead letter."""
+    @_builtins.property
+    def set(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Values by the name of a field of footfall.event.v1.Event, with `data` instead of `data_json`: JSON, or else text."""
+
+    @_builtins.property
+    def drop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of fields to remove. At least one field must be set or removed."""
+
+    def __init__(
+        self,
+        *,
+        dead_letter_id: _builtins.str = ...,
+        set: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        drop: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_id", b"dead_letter_id", "drop", b"drop", "set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairDeadLetterRequest: _TypeAlias = RepairDeadLetterRequest  # noqa: Y015
+
+@_typing.final
+class RepairDeadLetterResponse(_message.Message):
+    """What a repair has made of a dead letter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dead_letter(self) -> Global___DeadLetterSummary:
+        """The dead letter. Its id changes with the ids of the event."""
+
+    def __init__(
+        self,
+        *,
+        dead_letter: Global___DeadLetterSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairDeadLetterResponse: _TypeAlias = RepairDeadLetterResponse  # noqa: Y015
 
 @_typing.final
 class StreamEventsRequest(_message.Message):

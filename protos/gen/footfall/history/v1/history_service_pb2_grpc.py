@@ -149,6 +149,11 @@ class HistoryServiceStub(object):
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersRequest.SerializeToString,
                 response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.RepairDeadLetter = channel.unary_unary(
+                '/footfall.history.v1.HistoryService/RepairDeadLetter',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.RepairDeadLetterRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.RepairDeadLetterResponse.FromString,
+                _registered_method=True)
         self.StreamEvents = channel.unary_stream(
                 '/footfall.history.v1.HistoryService/StreamEvents',
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamEventsRequest.SerializeToString,
@@ -422,9 +427,20 @@ class HistoryServiceServicer(object):
     def ReplayDeadLetters(self, request, context):
         """Appends dead letters to the event log again, for history and identity to read, and removes them. What still cannot
         be stored becomes a dead letter again. An event that is invalid, or older than MAX_EVENT_AGE_DAYS, stays, and the
-        answer says why: `footfall-history dead-letters` repairs and discards. Safe to repeat.
+        answer says why: RepairDeadLetter repairs, `footfall-history dead-letters` discards. Safe to repeat.
 
         Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RepairDeadLetter(self, request, context):
+        """Changes fields of the event of a dead letter, which then waits to be replayed. INVALID_FIELD also: the event would
+        still be invalid; identity has read it, so that its ids, time, transition and identity can no longer be changed; or
+        the dead letter holds no event. Safe to repeat while the ids of the event stay.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -590,6 +606,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.ReplayDeadLetters,
                     request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersRequest.FromString,
                     response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersResponse.SerializeToString,
+            ),
+            'RepairDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepairDeadLetter,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.RepairDeadLetterRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.RepairDeadLetterResponse.SerializeToString,
             ),
             'StreamEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamEvents,
@@ -1167,6 +1188,33 @@ class HistoryService(object):
             '/footfall.history.v1.HistoryService/ReplayDeadLetters',
             footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersRequest.SerializeToString,
             footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepairDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/RepairDeadLetter',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.RepairDeadLetterRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.RepairDeadLetterResponse.FromString,
             options,
             channel_credentials,
             insecure,

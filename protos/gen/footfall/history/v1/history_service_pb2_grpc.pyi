@@ -205,9 +205,16 @@ class HistoryServiceStub:
     ReplayDeadLetters: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ReplayDeadLettersRequest, _history_service_pb2.ReplayDeadLettersResponse]
     """Appends dead letters to the event log again, for history and identity to read, and removes them. What still cannot
     be stored becomes a dead letter again. An event that is invalid, or older than MAX_EVENT_AGE_DAYS, stays, and the
-    answer says why: `footfall-history dead-letters` repairs and discards. Safe to repeat.
+    answer says why: RepairDeadLetter repairs, `footfall-history dead-letters` discards. Safe to repeat.
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    RepairDeadLetter: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.RepairDeadLetterRequest, _history_service_pb2.RepairDeadLetterResponse]
+    """Changes fields of the event of a dead letter, which then waits to be replayed. INVALID_FIELD also: the event would
+    still be invalid; identity has read it, so that its ids, time, transition and identity can no longer be changed; or
+    the dead letter holds no event. Safe to repeat while the ids of the event stay.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
     """
     StreamEvents: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamEventsRequest, _history_service_pb2.StreamEventsResponse]
     """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
@@ -429,9 +436,16 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     ReplayDeadLetters: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ReplayDeadLettersRequest, _history_service_pb2.ReplayDeadLettersResponse]  # type: ignore[assignment]
     """Appends dead letters to the event log again, for history and identity to read, and removes them. What still cannot
     be stored becomes a dead letter again. An event that is invalid, or older than MAX_EVENT_AGE_DAYS, stays, and the
-    answer says why: `footfall-history dead-letters` repairs and discards. Safe to repeat.
+    answer says why: RepairDeadLetter repairs, `footfall-history dead-letters` discards. Safe to repeat.
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    RepairDeadLetter: _aio.UnaryUnaryMultiCallable[_history_service_pb2.RepairDeadLetterRequest, _history_service_pb2.RepairDeadLetterResponse]  # type: ignore[assignment]
+    """Changes fields of the event of a dead letter, which then waits to be replayed. INVALID_FIELD also: the event would
+    still be invalid; identity has read it, so that its ids, time, transition and identity can no longer be changed; or
+    the dead letter holds no event. Safe to repeat while the ids of the event stay.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
     """
     StreamEvents: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamEventsRequest, _history_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
@@ -770,9 +784,22 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_history_service_pb2.ReplayDeadLettersResponse, _abc.Awaitable[_history_service_pb2.ReplayDeadLettersResponse]]:
         """Appends dead letters to the event log again, for history and identity to read, and removes them. What still cannot
         be stored becomes a dead letter again. An event that is invalid, or older than MAX_EVENT_AGE_DAYS, stays, and the
-        answer says why: `footfall-history dead-letters` repairs and discards. Safe to repeat.
+        answer says why: RepairDeadLetter repairs, `footfall-history dead-letters` discards. Safe to repeat.
 
         Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def RepairDeadLetter(
+        self,
+        request: _history_service_pb2.RepairDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.RepairDeadLetterResponse, _abc.Awaitable[_history_service_pb2.RepairDeadLetterResponse]]:
+        """Changes fields of the event of a dead letter, which then waits to be replayed. INVALID_FIELD also: the event would
+        still be invalid; identity has read it, so that its ids, time, transition and identity can no longer be changed; or
+        the dead letter holds no event. Safe to repeat while the ids of the event stay.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
