@@ -4,7 +4,7 @@ bin := $(CURDIR)/.venv/bin
 distributions := protos timeline servicekit eventlog services/collector services/identity services/history gateway client ops
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: help install run demo test test-long chaos bench bench-history bench-contacts bench-hostile soak lint types docs-test proto released reference settings requirements audit screenshots wheels up
+.PHONY: help install run demo test test-long upgrade-test chaos bench bench-history bench-contacts bench-hostile soak lint types docs-test proto released reference settings requirements audit screenshots wheels up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { sub(/ .*/, "", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ test-long: install ## run the tests that `make test` leaves out: replicas, upgra
 	@deploy/install-node
 	@deploy/install-prometheus
 	@$(bin)/pytest -m long --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+upgrade-test: install ## replace the services of the last tagged version by today's and back, under load (5 minutes)
+	@$(bin)/pytest tests/upgrade
 
 chaos: install ## inject faults under load, count what is lost (nothing), and write docs/ops/reliability.md (10 minutes, Linux)
 	@$(bin)/python -m tests.chaos

@@ -173,6 +173,15 @@ def test_an_image_holds_the_wheels_that_the_service_needs_and_starts_it(service:
     assert image["USER"] == ["10001:10001"]
 
 
+def test_images_have_what_the_distributions_declare() -> None:
+    pinned = {*re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)}
+    assert "grpcio" in pinned
+    for file in (*ROOT.glob("*/pyproject.toml"), *ROOT.glob("services/*/pyproject.toml")):
+        declared = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
+        names = {re.split(r"[\[<>=]", requirement)[0] for requirement in declared}
+        assert {name for name in names if not name.startswith("footfall-")} <= pinned, file
+
+
 @every_service
 def test_an_image_listens_where_the_service_does_by_default(service: str) -> None:
     image = dockerfile(service)

@@ -23,6 +23,7 @@ from tests.chaos.clients import Ledger
 from tests.chaos.comparison import Differences, compare, drain
 from tests.chaos.run import retrying_clients
 from tests.tools.eventually import eventually
+from tests.tools.operators import ops
 from tests.tools.suite import Program, Suite, running_suite
 from tests.tools.visits import Event, now_ms
 
@@ -39,20 +40,6 @@ SERVICES: tuple[Program, ...] = ("collector", "identity", "history")
 def suite(tmp_path: Path) -> Iterator[Suite]:
     with running_suite(tmp_path) as suite:
         yield suite
-
-
-async def ops(suite: Suite, *arguments: object) -> tuple[int, list[str], str]:
-    """The exit code of `footfall-ops`, the lines on its standard output, and what it says."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "footfall_ops", *map(str, arguments)),
-        env=os.environ | suite.environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    print(arguments, errors.decode())  # noqa: T201 - a measurement, shown by `pytest -s`
-    assert process.returncode is not None
-    return process.returncode, output.decode().splitlines(), errors.decode()
 
 
 @asynccontextmanager
