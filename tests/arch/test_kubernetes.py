@@ -8,11 +8,12 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from deploy.embedded import DEFAULT_PORTS, ROOT
-from tests.arch.house import SERVICES
-from tests.tools.kustomize import Document, render
+from tests.arch.house import PROGRAMS, SERVICES
+from tests.tools.kustomize import Document, pod_of, render
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = {folder.name: render(folder) for folder in (FOLDER / "overlays").iterdir()}
+BACKUP = {one["kind"]: one for one in render(FOLDER / "backup")}
 KUBERNETES = "1.32"
 """The version of the schemas. The `sleep` of a container's `preStop` needs 1.30."""
 
@@ -112,6 +113,23 @@ def test_autoscaling_asks_for_metrics_that_the_services_have() -> None:
         for metric in scaler["spec"]["metrics"]:
             if metric["type"] == "External":
                 assert f"`{metric['external']['metric']['name']}`" in page
+
+
+def test_the_backup_is_a_pod_of_the_suite_that_reaches_the_stores_alone() -> None:
+    for document in BACKUP.values():
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    pod = pod_of(BACKUP["CronJob"])
+    policy = BACKUP["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    everything = of_kind("small", "NetworkPolicy")["footfall-nobody"]["spec"]["podSelector"]["matchLabels"]
+    assert everything.items() <= pod["metadata"]["labels"].items()
+    stores = of_kind("small", "NetworkPolicy")["history"]["spec"]["egress"][-1]
+    assert (policy["egress"], policy.keys() & {"ingress"}) == ([stores], set())
+    [container], [volume] = pod["spec"]["containers"], pod["spec"]["volumes"]
+    assert container["args"][-1].startswith(f"{container['volumeMounts'][0]['mountPath']}/")
+    assert volume["persistentVolumeClaim"]["claimName"] == BACKUP["PersistentVolumeClaim"]["metadata"]["name"]
+    version = tomllib.loads((PROGRAMS["ops"] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert container["image"] == f"footfall-ops:{version}"
 
 
 def test_no_file_of_kubernetes_is_left_out() -> None:

@@ -31,6 +31,13 @@ def render(folder: Path) -> list[Document]:
     return documents
 
 
+def pod_of(document: Document) -> dict[str, Any]:
+    """The template of the pods of a Deployment or CronJob."""
+    spec = document["spec"]
+    template: dict[str, Any] = spec.get("jobTemplate", {}).get("spec", spec)["template"]
+    return template
+
+
 def _resource(path: Path) -> Iterator[Document]:
     if path.is_dir():
         yield from render(path)
@@ -42,8 +49,8 @@ def _tag(documents: list[Document], name: str, tag: str) -> None:
     containers = [
         container
         for document in documents
-        if document["kind"] == "Deployment"
-        for container in document["spec"]["template"]["spec"]["containers"]
+        if document["kind"] in {"Deployment", "CronJob"}
+        for container in pod_of(document)["spec"]["containers"]
         if container["image"] == name
     ]
     if not containers:
