@@ -4,7 +4,7 @@ bin := $(CURDIR)/.venv/bin
 distributions := protos timeline servicekit eventlog services/collector services/identity services/history gateway client ops
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: help install run demo test test-long upgrade-test chaos bench bench-history bench-contacts bench-hostile soak lint types docs-test proto released reference settings requirements audit screenshots wheels up
+.PHONY: help install run demo test test-long upgrade-test chaos bench bench-history bench-contacts bench-hostile soak lint checkov types docs-test proto released reference settings requirements audit screenshots wheels up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { sub(/ .*/, "", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,7 @@ test-long: install ## run the tests that `make test` leaves out: replicas, upgra
 	@deploy/install-jquery
 	@deploy/install-node
 	@deploy/install-prometheus
+	@deploy/checkov
 	@$(bin)/pytest -m long --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 upgrade-test: install ## replace the services of the last tagged version by today's and back, under load (5 minutes)
@@ -66,6 +67,9 @@ lint: install ## check format, style, imports, the contract, and the words of th
 	@cd protos && $(bin)/buf lint && $(bin)/buf breaking --against released.binpb
 	@$(bin)/python -m docs.prose bench client deploy docs eventlog gateway ops servicekit services tests timeline
 
+checkov: install ## check the Dockerfiles and the Kubernetes files with checkov; part of test-long
+	@deploy/checkov
+
 types: install ## check types
 	@$(bin)/mypy $(distributions) deploy bench docs tests
 
@@ -86,6 +90,7 @@ requirements: install ## pin all versions anew
 	@$(compile) requirements.in -o requirements.txt
 	@$(compile) --prerelease=if-necessary-or-explicit requirements-dev.in -o requirements-dev.txt
 	@$(compile) requirements-build.in -o requirements-build.txt
+	@$(compile) requirements-checkov.in -o requirements-checkov.txt
 
 audit: install ## ask the vulnerability service of PyPI about every pinned version
 	@$(bin)/pip-audit --strict --disable-pip --require-hashes --progress-spinner=off \

@@ -46,6 +46,16 @@ MongoUrl = Annotated[
 """Each service adds the check of its driver, made with `mongo_url_check`: the event log does not use MongoDB."""
 
 
+_MIN_SECRET_LENGTH: Final = 16
+
+
+def check_secrets(secrets: SecretStr | None) -> SecretStr | None:
+    """Check the secrets of a setting that has the newest first, separated by commas."""
+    if secrets and any(len(secret) < _MIN_SECRET_LENGTH for secret in secrets.get_secret_value().split(",")):
+        raise ValueError(f"must be keys of {_MIN_SECRET_LENGTH} characters or more, separated by commas")
+    return secrets
+
+
 def mongo_url_check(parse: Callable[[str], object], error: type[Exception]) -> Callable[[str], str]:
     """Make the check of a MONGO_URL from the parser of a driver, which raises `error` or ValueError."""
 
@@ -192,9 +202,10 @@ class ReaderSettings(ServiceSettings):
     """Transitions (SignIn, UserInfo, SignOut events) of one visit that are used: the earliest ones. Later transitions
     are stored like other events and do not change who the visitor is."""
     visit_idle_minutes: VisitIdleMinutes
-    erasure_key: SecretStr | None = shared("ERASURE_KEY", None, min_length=16)
-    """Secret of the keyed hashes that mark erased persons. Identity and history need the same one, unless `NEVER_ERASE`
-    is `true`. Set it before the first visit and never change it."""
+    erasure_key: Annotated[SecretStr | None, AfterValidator(check_secrets)] = shared("ERASURE_KEY", None)
+    """Secret of the keyed hashes that mark erased persons, of 16 characters or more. Identity and history need the same
+    one, unless `NEVER_ERASE` is `true`. Set it before the first visit. After a change the new value stands before the
+    first one, separated by a comma."""
     never_erase: bool = shared("NEVER_ERASE", False)
     """Start without `ERASURE_KEY`. Persons whose visits are stored in the meantime can never be erased."""
     erase_anonymous_events: Annotated[bool, OldName("ERASE_ANONYMOUS_STRETCH")] = shared("ERASE_ANONYMOUS_EVENTS", True)
@@ -216,11 +227,11 @@ class ReaderSettings(ServiceSettings):
         yield from super().problems()
         if not (self.erasure_key or self.never_erase):
             yield (
-                "ERASURE_KEY: must be set, to one secret for identity and history that never changes, unless "
+                "ERASURE_KEY: must be set, to one secret for identity and history, unless "
                 "NEVER_ERASE=true says that no person will ever have to be erased"
             )
 
     @property
     def erasure_secret(self) -> str:
-        """The erasure key, empty when there is none."""
+        """The values of the erasure key, as `ErasureKeys` reads them; empty when there is none."""
         return self.erasure_key.get_secret_value() if self.erasure_key else ""

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from footfall_eventlog.log import stream_key
@@ -94,6 +94,16 @@ async def scored_sets(client: Any, keys: list[bytes]) -> list[tuple[bytes, list[
         pipeline.execute_command("PEXPIRETIME", key)
     answers = await pipeline.execute()
     return [*zip(keys, answers[::2], answers[1::2], strict=True)]
+
+
+async def rename_fields(client: Any, key: str, names: Mapping[str, str]) -> None:
+    """Give the fields of a hash other names."""
+    pipeline = client.pipeline(transaction=False)
+    for field, value in (await client.hgetall(key)).items():
+        if name := names.get(field.decode()):
+            pipeline.hset(key, name, value)
+            pipeline.hdel(key, field)
+    await pipeline.execute()
 
 
 async def entries(client: Any, key: str, until_id: str = "+", from_id: str = "-") -> AsyncIterator[tuple[str, bytes]]:

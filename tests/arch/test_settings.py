@@ -170,6 +170,8 @@ def test_an_image_holds_the_wheels_that_the_program_needs_and_starts_it(program:
     built = image["RUN"][1].split(" --wheel-dir /wheels ")[1].split()
     assert {source.removeprefix("./") for source in built} == sources
     assert {copied.split("/ ")[0] for copied in image["COPY"] if copied.endswith("/")} >= sources
+    context = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {f"!{source.partition('/')[0]}" for source in sources} <= {*context}
     project = tomllib.loads((PROGRAMS[program] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"footfall-{program}" in project["scripts"]
     assert image["ENTRYPOINT" if program == "ops" else "CMD"] == [f'["footfall-{program}"]']

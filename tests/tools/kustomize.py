@@ -4,6 +4,7 @@ Kustomize itself is a Go program that no package registry of Python has. Anythin
 ValueError, so that nothing of a folder is passed over in silence.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ def render(folder: Path) -> list[Document]:
             for step in yaml.safe_load(patch["patch"]):
                 _apply(document, step)
     return documents
+
+
+def main() -> None:
+    """Write into the folder of the first argument a file of documents for each of the other folders."""
+    target, *folders = map(Path, sys.argv[1:])
+    for folder in folders:
+        (target / f"{folder.name}.yaml").write_text(yaml.safe_dump_all(render(folder)), encoding="utf-8")
 
 
 def pod_of(document: Document) -> dict[str, Any]:
@@ -80,3 +88,7 @@ def _apply(document: Document, step: dict[str, Any]) -> None:
         del place[last]
     else:
         raise ValueError(f"cannot apply {step} to {document['kind']} {document['metadata']['name']}")
+
+
+if __name__ == "__main__":
+    main()
