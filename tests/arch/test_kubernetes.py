@@ -61,6 +61,19 @@ def test_ports_are_those_of_the_service_and_of_its_metrics(overlay: str, service
 
 
 @every_overlay
+@every_service
+def test_a_service_has_probes_and_limits_and_spreads_over_nodes_and_zones(overlay: str, service: str) -> None:
+    found = container(overlay, service)
+    assert {"startupProbe", "livenessProbe", "readinessProbe"} <= found.keys()
+    assert {name: {*found["resources"][name]} for name in ("requests", "limits")} == {
+        "requests": {"cpu", "memory"},
+        "limits": {"cpu", "memory"},
+    }
+    spread = of_kind(overlay, "Deployment")[service]["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert {one["topologyKey"] for one in spread} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+
+
+@every_overlay
 def test_a_service_may_reach_exactly_the_services_that_let_it_in(overlay: str) -> None:
     policies = of_kind(overlay, "NetworkPolicy")
     calls = {
