@@ -21,6 +21,18 @@ from footfall_eventlog.site_groups import SiteGroups
 DAY_MS: Final = 86_400_000
 MINUTE_MS: Final = 60_000
 
+_MIN_KEY_LENGTH: Final = 16
+_KEYS_RULE: Final = f"keys of {_MIN_KEY_LENGTH} characters or more, separated by commas"
+
+
+def _check_keys(keys: SecretStr | None) -> SecretStr | None:
+    if keys and any(len(key) < _MIN_KEY_LENGTH for key in keys.get_secret_value().split(",")):
+        raise ValueError(f"must be {_KEYS_RULE}")
+    return keys
+
+
+SecretKeys = Annotated[SecretStr | None, AfterValidator(_check_keys), Accepts(_KEYS_RULE)]
+"""A secret that can change: the newest value first."""
 RedisUrl = Annotated[
     StoreUrl,
     AfterValidator(check_url),
@@ -44,16 +56,6 @@ MongoUrl = Annotated[
     ),
 ]
 """Each service adds the check of its driver, made with `mongo_url_check`: the event log does not use MongoDB."""
-
-
-_MIN_SECRET_LENGTH: Final = 16
-
-
-def check_secrets(secrets: SecretStr | None) -> SecretStr | None:
-    """Check the secrets of a setting that has the newest first, separated by commas."""
-    if secrets and any(len(secret) < _MIN_SECRET_LENGTH for secret in secrets.get_secret_value().split(",")):
-        raise ValueError(f"must be keys of {_MIN_SECRET_LENGTH} characters or more, separated by commas")
-    return secrets
 
 
 def mongo_url_check(parse: Callable[[str], object], error: type[Exception]) -> Callable[[str], str]:
@@ -202,10 +204,9 @@ class ReaderSettings(ServiceSettings):
     """Transitions (SignIn, UserInfo, SignOut events) of one visit that are used: the earliest ones. Later transitions
     are stored like other events and do not change who the visitor is."""
     visit_idle_minutes: VisitIdleMinutes
-    erasure_key: Annotated[SecretStr | None, AfterValidator(check_secrets)] = shared("ERASURE_KEY", None)
-    """Secret of the keyed hashes that mark erased persons, of 16 characters or more. Identity and history need the same
-    one, unless `NEVER_ERASE` is `true`. Set it before the first visit. After a change the new value stands before the
-    first one, separated by a comma."""
+    erasure_key: SecretKeys = shared("ERASURE_KEY", None)
+    """Secret of the keyed hashes that mark erased persons. Identity and history need the same one, unless `NEVER_ERASE`
+    is `true`. Set it before the first visit. After a change the new value stands before the first one."""
     never_erase: bool = shared("NEVER_ERASE", False)
     """Start without `ERASURE_KEY`. Persons whose visits are stored in the meantime can never be erased."""
     erase_anonymous_events: Annotated[bool, OldName("ERASE_ANONYMOUS_STRETCH")] = shared("ERASE_ANONYMOUS_EVENTS", True)

@@ -10,9 +10,9 @@ from footfall_eventlog.settings import (
     AttentionFile,
     IdentityTarget,
     RedisUrl,
+    SecretKeys,
     SitesFile,
     VisitIdleMinutes,
-    check_secrets,
 )
 from footfall_eventlog.sites import load_sites
 from footfall_servicekit.settings import OldName, Port, ProcessSettings, pair_problems, shared
@@ -124,11 +124,10 @@ class GatewaySettings(ProcessSettings):
     )
     """Origins of pages that may show the compact view of a visit in a frame, such as `https://desk.example.com`. Unset:
     no page may. Other views of the console cannot be embedded."""
-    audit_key: Annotated[SecretStr | None, AfterValidator(check_secrets)] = None
-    """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines, of 16 characters at
-    least. All gateways need the same one. After a change also the former ones, separated by commas: log lines get
-    hashes under the first, and `footfall-gateway audit-hash` prints those under each. Unset: a log line names the
-    caller, and not the person."""
+    audit_key: SecretKeys = None
+    """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All gateways need the
+    same one. After a change also the former ones: log lines get hashes under the first, and `footfall-gateway
+    audit-hash` prints those under each. Unset: a log line names the caller, and not the person."""
     allow_anonymous: Annotated[bool, OldName("*OPEN_API")] = False
     """Serve the data routes and `/api/v1` to everyone, without authentication."""
     trusted_proxies: Annotated[
