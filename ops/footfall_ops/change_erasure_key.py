@@ -1,8 +1,8 @@
 """Marks erased persons under a new first value of ERASURE_KEY.
 
 Each tombstone of identity and history has the hash of an identity, sealed under the former value: it is opened and
-sealed again. Redis goes first, because only the tombstones in MongoDB tell how they were sealed. So an interrupted
-command can be run again.
+sealed again. Redis gets the new marks before MongoDB, and loses the former ones after it: an interrupted command can be
+run again, or be given up.
 """
 
 from collections.abc import Mapping
@@ -30,9 +30,10 @@ async def change_erasure_key(settings: OpsSettings) -> int:
         await stores.store.report()
         await require_stopped(stores.redis)
         changed = {name: await _changed(database, name, keys) for name in _MARKS}
-        marks = {document[field]: after[field] for name, field in _MARKS.items() for document, after in changed[name]}
-        for number in stores.redis.numbers:
-            await redis_copy.rename_fields(stores.redis[number], f"tombstones:{hash_tag(number)}", marks)
+        marks = {before["hash"]: after["hash"] for before, after in changed["identity_tombstones"]}
+        in_redis = [(stores.redis[number], f"tombstones:{hash_tag(number)}") for number in stores.redis.numbers]
+        for client, key in in_redis:
+            await redis_copy.copy_fields(client, key, marks)
         count, total = 0, sum(map(len, changed.values()))
         progress = Progress(lambda: f"{count:,} of {total:,} marks of erased persons")
         for name, documents in changed.items():
@@ -40,6 +41,9 @@ async def change_erasure_key(settings: OpsSettings) -> int:
                 await database.replace(name, before["_id"], after)
                 count += 1
                 progress.report()
+        valid = {decoded(document)["hash"] async for document in database.documents("identity_tombstones")}
+        for client, key in in_redis:
+            await redis_copy.keep_fields(client, key, valid)
     say(f"{total:,} marks of erased persons are changed. Start identity and history with this ERASURE_KEY.")
     return 0
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Final
 
 from footfall_eventlog.log import stream_key
@@ -96,12 +96,20 @@ async def scored_sets(client: Any, keys: list[bytes]) -> list[tuple[bytes, list[
     return [*zip(keys, answers[::2], answers[1::2], strict=True)]
 
 
-async def rename_fields(client: Any, key: str, names: Mapping[str, str]) -> None:
-    """Give the fields of a hash other names."""
+async def copy_fields(client: Any, key: str, names: Mapping[str, str]) -> None:
+    """Store the fields of a hash under other names as well."""
     pipeline = client.pipeline(transaction=False)
     for field, value in (await client.hgetall(key)).items():
         if name := names.get(field.decode()):
             pipeline.hset(key, name, value)
+    await pipeline.execute()
+
+
+async def keep_fields(client: Any, key: str, names: Collection[str]) -> None:
+    """Remove all other fields of a hash."""
+    pipeline = client.pipeline(transaction=False)
+    for field in await client.hkeys(key):
+        if field.decode() not in names:
             pipeline.hdel(key, field)
     await pipeline.execute()
 

@@ -80,7 +80,7 @@ def has_taken(ledger: Ledger, events: int) -> bool:
     return ledger.acknowledged >= events
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_replacing_each_service_under_load_costs_only_retries(suite: Suite) -> None:
     await replaced_under_load(suite, ORDER, seed=2)
 

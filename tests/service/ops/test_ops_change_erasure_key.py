@@ -53,8 +53,10 @@ class Marks:
         tombstones, names = Tombstones(self._store, key), [*ERASED, "bob"]
         await tombstones.check()
         check_key(ErasureKeys(key), await self._links.tombstones())
-        live = await self._index(key).tombstones((str(uuid.uuid4()), name) for name in names)
-        return [{**await tombstones.erase_times(names)}, live]
+        return [{**await tombstones.erase_times(names)}, await self.erased_in_live_state(key)]
+
+    async def erased_in_live_state(self, key: str) -> dict[str, int]:
+        return await self._index(key).tombstones((str(uuid.uuid4()), name) for name in [*ERASED, "bob"])
 
     async def everything(self) -> str:
         """All tombstones, as text."""
@@ -113,10 +115,13 @@ async def test_an_interrupted_change_is_completed(
     monkeypatch.setenv("ERASURE_KEY", NEW)
     monkeypatch.setattr(Database, "replace", until_the_third)
     assert await ops("change-erasure-key") == 1
+    for key in (ERASURE_KEY, NEW):
+        assert await marks.erased_in_live_state(key) == ERASED
     monkeypatch.setattr(Database, "replace", replace)
     assert await ops("change-erasure-key") == 0
     assert "2 marks of erased persons are changed." in capsys.readouterr().err
     assert await marks.erased(NEW) == [ERASED, ERASED]
+    assert await marks.erased_in_live_state(ERASURE_KEY) == {}
 
 
 async def test_a_key_that_was_not_in_use_is_refused_and_nothing_changes(
