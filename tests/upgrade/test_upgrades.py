@@ -116,7 +116,7 @@ def commands(sources: Path, folder: Path) -> Path:
     return install(folder / "environment", pins, *wheels.glob("*.whl"))
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_the_last_version_is_replaced_by_todays_and_back_on_the_same_stores(
     earlier: Path, todays: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
