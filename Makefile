@@ -4,7 +4,7 @@ bin := $(CURDIR)/.venv/bin
 distributions := protos timeline servicekit eventlog services/collector services/identity services/history gateway client ops
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: help install run demo test test-long chaos bench bench-history bench-contacts bench-hostile soak lint types docs-test proto released reference settings requirements audit screenshots wheels up
+.PHONY: help install run demo test test-long upgrade-test chaos bench bench-history bench-contacts bench-hostile soak lint types docs-test proto released reference settings requirements audit screenshots wheels up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { sub(/ .*/, "", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ test-long: install ## run the tests that `make test` leaves out: replicas, upgra
 	@deploy/install-prometheus
 	@$(bin)/pytest -m long --numprocesses auto --dist loadfile --no-loadscope-reorder
 
+upgrade-test: install ## replace the services of the last tagged version by today's and back, under load (5 minutes)
+	@$(bin)/pytest tests/upgrade
+
 chaos: install ## inject faults under load, count what is lost (nothing), and write docs/ops/reliability.md (10 minutes, Linux)
 	@$(bin)/python -m tests.chaos
 
@@ -53,13 +56,14 @@ soak: install ## watch the memory of each program under steady load, and write d
 	@bench/install-wrk
 	@$(bin)/python -m bench.soak
 
-lint: install ## check format, style, imports, the contract, and the words of the documents
+lint: install ## check format, style, imports, the contract, containers, and the words of the documents
 	@$(bin)/ruff format --quiet --check .
 	@$(bin)/ruff check --quiet .
 	@$(bin)/lint-imports --no-logo
 	@PATH="$(bin):$$PATH" python protos/generate.py --check
 	@$(bin)/yamllint --strict docker-compose.yml docker-compose.tls.yml deploy
 	@$(bin)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.tls.yml
+	@deploy/checkov
 	@cd protos && $(bin)/buf lint && $(bin)/buf breaking --against released.binpb
 	@$(bin)/python -m docs.prose bench client deploy docs eventlog gateway ops servicekit services tests timeline
 
@@ -83,6 +87,7 @@ requirements: install ## pin all versions anew
 	@$(compile) requirements.in -o requirements.txt
 	@$(compile) --prerelease=if-necessary-or-explicit requirements-dev.in -o requirements-dev.txt
 	@$(compile) requirements-build.in -o requirements-build.txt
+	@$(compile) requirements-checkov.in -o requirements-checkov.txt
 
 audit: install ## ask the vulnerability service of PyPI about every pinned version
 	@$(bin)/pip-audit --strict --disable-pip --require-hashes --progress-spinner=off \

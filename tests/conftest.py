@@ -62,7 +62,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the long files first: of many short ones at the end, all processes of `make test` have their share."""
-    items.sort(key=lambda item: item.path.parent.name not in {"browser", "docs", "e2e", "faults"})
+    items.sort(key=lambda item: item.path.parent.name not in {"browser", "docs", "e2e", "faults", "upgrade"})
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -144,9 +144,7 @@ def _accepts(name: str, field: FieldInfo) -> str:
         case kind if kind is Path or get_origin(kind) is not None:
             return "path of a file"
         case _:
-            return "text" + "".join(
-                f", at least {each.min_length} characters" for each in field.metadata if hasattr(each, "min_length")
-            )
+            return "text"
 
 
 def _range(name: str, field: FieldInfo, *, is_whole: bool) -> str:

@@ -21,6 +21,18 @@ from footfall_eventlog.site_groups import SiteGroups
 DAY_MS: Final = 86_400_000
 MINUTE_MS: Final = 60_000
 
+_MIN_KEY_LENGTH: Final = 16
+_KEYS_RULE: Final = f"keys of {_MIN_KEY_LENGTH} characters or more, separated by commas"
+
+
+def _check_keys(keys: SecretStr | None) -> SecretStr | None:
+    if keys and any(len(key) < _MIN_KEY_LENGTH for key in keys.get_secret_value().split(",")):
+        raise ValueError(f"must be {_KEYS_RULE}")
+    return keys
+
+
+SecretKeys = Annotated[SecretStr | None, AfterValidator(_check_keys), Accepts(_KEYS_RULE)]
+"""A secret that can change: the newest value first."""
 RedisUrl = Annotated[
     StoreUrl,
     AfterValidator(check_url),
@@ -192,9 +204,9 @@ class ReaderSettings(ServiceSettings):
     """Transitions (SignIn, UserInfo, SignOut events) of one visit that are used: the earliest ones. Later transitions
     are stored like other events and do not change who the visitor is."""
     visit_idle_minutes: VisitIdleMinutes
-    erasure_key: SecretStr | None = shared("ERASURE_KEY", None, min_length=16)
+    erasure_key: SecretKeys = shared("ERASURE_KEY", None)
     """Secret of the keyed hashes that mark erased persons. Identity and history need the same one, unless `NEVER_ERASE`
-    is `true`. Set it before the first visit and never change it."""
+    is `true`. Set it before the first visit. After a change the new value stands before the first one."""
     never_erase: bool = shared("NEVER_ERASE", False)
     """Start without `ERASURE_KEY`. Persons whose visits are stored in the meantime can never be erased."""
     erase_anonymous_events: Annotated[bool, OldName("ERASE_ANONYMOUS_STRETCH")] = shared("ERASE_ANONYMOUS_EVENTS", True)
@@ -216,11 +228,11 @@ class ReaderSettings(ServiceSettings):
         yield from super().problems()
         if not (self.erasure_key or self.never_erase):
             yield (
-                "ERASURE_KEY: must be set, to one secret for identity and history that never changes, unless "
+                "ERASURE_KEY: must be set, to one secret for identity and history, unless "
                 "NEVER_ERASE=true says that no person will ever have to be erased"
             )
 
     @property
     def erasure_secret(self) -> str:
-        """The erasure key, empty when there is none."""
+        """The values of the erasure key, as `ErasureKeys` reads them; empty when there is none."""
         return self.erasure_key.get_secret_value() if self.erasure_key else ""

@@ -6,7 +6,14 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
-from footfall_eventlog.settings import AttentionFile, IdentityTarget, RedisUrl, SitesFile, VisitIdleMinutes
+from footfall_eventlog.settings import (
+    AttentionFile,
+    IdentityTarget,
+    RedisUrl,
+    SecretKeys,
+    SitesFile,
+    VisitIdleMinutes,
+)
 from footfall_eventlog.sites import load_sites
 from footfall_servicekit.settings import OldName, Port, ProcessSettings, pair_problems, shared
 from footfall_servicekit.values import Accepts, Target, readable_by
@@ -16,7 +23,6 @@ from pydantic_settings import SettingsConfigDict
 from footfall_gateway.auth import check_keys_file
 from footfall_gateway.browser import check_dsl_file
 
-_MIN_KEY_LENGTH = 16
 _PATH = "(/[A-Za-z0-9._~-]+)+"
 
 
@@ -41,12 +47,6 @@ def _check_proxies(proxies: str) -> str:
             rule = "must be addresses or networks such as 10.0.0.0/8, without bits behind the prefix"
             raise ValueError(rule) from None
     return proxies
-
-
-def _check_audit_keys(keys: SecretStr | None) -> SecretStr | None:
-    if keys and any(len(key) < _MIN_KEY_LENGTH for key in keys.get_secret_value().split(",")):
-        raise ValueError(f"must be keys of {_MIN_KEY_LENGTH} characters or more, separated by commas")
-    return keys
 
 
 class GatewaySettings(ProcessSettings):
@@ -124,11 +124,10 @@ class GatewaySettings(ProcessSettings):
     )
     """Origins of pages that may show the compact view of a visit in a frame, such as `https://desk.example.com`. Unset:
     no page may. Other views of the console cannot be embedded."""
-    audit_key: Annotated[SecretStr | None, AfterValidator(_check_audit_keys)] = None
-    """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines, of 16 characters at
-    least. All gateways need the same one. After a change also the former ones, separated by commas: log lines get
-    hashes under the first, and `footfall-gateway audit-hash` prints those under each. Unset: a log line names the
-    caller, and not the person."""
+    audit_key: SecretKeys = None
+    """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All gateways need the
+    same one. After a change also the former ones: log lines get hashes under the first, and `footfall-gateway
+    audit-hash` prints those under each. Unset: a log line names the caller, and not the person."""
     allow_anonymous: Annotated[bool, OldName("*OPEN_API")] = False
     """Serve the data routes and `/api/v1` to everyone, without authentication."""
     trusted_proxies: Annotated[

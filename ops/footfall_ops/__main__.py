@@ -1,4 +1,4 @@
-"""The command `footfall-ops`: back up, restore, verify, rebuild and repartition the stores of a deployment."""
+"""The command `footfall-ops`: back up, restore, verify and rebuild the stores, change their partitions and the key."""
 
 import argparse
 import asyncio
@@ -23,6 +23,7 @@ from footfall_timeline import LaterVersionError
 
 from footfall_ops.attributions import Attributions, Difference
 from footfall_ops.backup import backup
+from footfall_ops.change_erasure_key import change_erasure_key
 from footfall_ops.live_state import LiveState
 from footfall_ops.progress import Progress, say
 from footfall_ops.rebuild import rebuild_live
@@ -141,6 +142,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("partitions", type=_partitions, help=f"the new number, 1 to {_MAX_PARTITIONS}")
     command.set_defaults(run=lambda settings, options: repartition(settings, options.partitions))
+
+    command = commands.add_parser(
+        "change-erasure-key",
+        help="mark erased persons under a new ERASURE_KEY, while identity and history are stopped",
+        description="Mark erased persons under the first value of ERASURE_KEY, while identity and history are stopped. "
+        "The value that was in use stands after it, separated by a comma; the last value remains permanently.",
+    )
+    command.set_defaults(run=lambda settings, _options: change_erasure_key(settings))
     return parser
 
 

@@ -50,6 +50,13 @@ class Database:
             await self._database[name].insert_many(part, ordered=False)
         return count + len(part)
 
+    async def replace(self, name: str, document_id: str, document: Mapping[str, Any]) -> None:
+        """Store a document in the place of the one with this id. Until it is stored, that one remains."""
+        collection = self._database[name]
+        await collection.replace_one({"_id": document["_id"]}, document, upsert=True)
+        if document["_id"] != document_id:
+            await collection.delete_one({"_id": document_id})
+
     async def drop(self, name: str) -> None:
         """Remove a collection with its indexes."""
         await self._database.drop_collection(name)

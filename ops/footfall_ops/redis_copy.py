@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Final
 
 from footfall_eventlog.log import stream_key
@@ -94,6 +94,24 @@ async def scored_sets(client: Any, keys: list[bytes]) -> list[tuple[bytes, list[
         pipeline.execute_command("PEXPIRETIME", key)
     answers = await pipeline.execute()
     return [*zip(keys, answers[::2], answers[1::2], strict=True)]
+
+
+async def copy_fields(client: Any, key: str, names: Mapping[str, str]) -> None:
+    """Store the fields of a hash under other names as well."""
+    pipeline = client.pipeline(transaction=False)
+    for field, value in (await client.hgetall(key)).items():
+        if name := names.get(field.decode()):
+            pipeline.hset(key, name, value)
+    await pipeline.execute()
+
+
+async def keep_fields(client: Any, key: str, names: Collection[str]) -> None:
+    """Remove all other fields of a hash."""
+    pipeline = client.pipeline(transaction=False)
+    for field in await client.hkeys(key):
+        if field.decode() not in names:
+            pipeline.hdel(key, field)
+    await pipeline.execute()
 
 
 async def entries(client: Any, key: str, until_id: str = "+", from_id: str = "-") -> AsyncIterator[tuple[str, bytes]]:

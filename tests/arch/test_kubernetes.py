@@ -8,11 +8,12 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from deploy.embedded import DEFAULT_PORTS, ROOT
-from tests.arch.house import SERVICES
-from tests.tools.kustomize import Document, render
+from tests.arch.house import PROGRAMS, SERVICES
+from tests.tools.kustomize import Document, pod_of, render
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = {folder.name: render(folder) for folder in (FOLDER / "overlays").iterdir()}
+BACKUP = {one["kind"]: one for one in render(FOLDER / "backup")}
 KUBERNETES = "1.32"
 """The version of the schemas. The `sleep` of a container's `preStop` needs 1.30."""
 
@@ -57,6 +58,19 @@ def test_ports_are_those_of_the_service_and_of_its_metrics(overlay: str, service
     assert {one["port"] for one in of_kind(overlay, "Service")[service]["spec"]["ports"]} == ports
     policy = of_kind(overlay, "NetworkPolicy")[service]["spec"]
     assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} == ports
+
+
+@every_overlay
+@every_service
+def test_a_service_has_probes_and_limits_and_spreads_over_nodes_and_zones(overlay: str, service: str) -> None:
+    found = container(overlay, service)
+    assert {"startupProbe", "livenessProbe", "readinessProbe"} <= found.keys()
+    assert {name: {*found["resources"][name]} for name in ("requests", "limits")} == {
+        "requests": {"cpu", "memory"},
+        "limits": {"cpu", "memory"},
+    }
+    spread = of_kind(overlay, "Deployment")[service]["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert {one["topologyKey"] for one in spread} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
 
 
 @every_overlay
@@ -112,6 +126,23 @@ def test_autoscaling_asks_for_metrics_that_the_services_have() -> None:
         for metric in scaler["spec"]["metrics"]:
             if metric["type"] == "External":
                 assert f"`{metric['external']['metric']['name']}`" in page
+
+
+def test_the_backup_is_a_pod_of_the_suite_that_reaches_the_stores_alone() -> None:
+    for document in BACKUP.values():
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    pod = pod_of(BACKUP["CronJob"])
+    policy = BACKUP["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    everything = of_kind("small", "NetworkPolicy")["footfall-nobody"]["spec"]["podSelector"]["matchLabels"]
+    assert everything.items() <= pod["metadata"]["labels"].items()
+    stores = of_kind("small", "NetworkPolicy")["history"]["spec"]["egress"][-1]
+    assert (policy["egress"], policy.keys() & {"ingress"}) == ([stores], set())
+    [container], [volume] = pod["spec"]["containers"], pod["spec"]["volumes"]
+    assert container["args"][-1].startswith(f"{container['volumeMounts'][0]['mountPath']}/")
+    assert volume["persistentVolumeClaim"]["claimName"] == BACKUP["PersistentVolumeClaim"]["metadata"]["name"]
+    version = tomllib.loads((PROGRAMS["ops"] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert container["image"] == f"footfall-ops:{version}"
 
 
 def test_no_file_of_kubernetes_is_left_out() -> None:

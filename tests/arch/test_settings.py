@@ -13,8 +13,8 @@ from footfall_servicekit.settings import unknown_variables, variable
 from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, suite_environment
 from docs.generate.__main__ import outdated
 from docs.generate.settings import meanings_of, renamed_variables
-from tests.arch.house import SERVICES, own_dependencies, secrets_of, settings_class
-from tests.tools.kustomize import render
+from tests.arch.house import PROGRAMS, SERVICES, own_dependencies, secrets_of, settings_class
+from tests.tools.kustomize import pod_of, render
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 COMPOSE_TLS: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.tls.yml").read_text(encoding="utf-8"))
@@ -23,9 +23,12 @@ OVERLAYS: dict[str, dict[tuple[str, str], Any]] = {
     for folder in (ROOT / "deploy" / "kubernetes" / "overlays").iterdir()
 }
 KUBERNETES = OVERLAYS["small"]
+BACKUP = {document["kind"]: document for document in render(ROOT / "deploy" / "kubernetes" / "backup")}
+SOURCES = {name: folder.relative_to(ROOT).as_posix() for name, folder in SERVICES.items()}
 BACKING = {"valkey": 6379, "mongo": 27017}
 
 every_service = pytest.mark.parametrize("service", SERVICES)
+every_program = pytest.mark.parametrize("program", PROGRAMS)
 
 
 def variables(service: str) -> dict[str, Any]:
@@ -34,10 +37,10 @@ def variables(service: str) -> dict[str, Any]:
     return {variable(cls, name): field.default for name, field in cls.model_fields.items()}
 
 
-def dockerfile(service: str) -> dict[str, list[str]]:
-    """By instruction, the arguments of a service's Dockerfile."""
+def dockerfile(program: str) -> dict[str, list[str]]:
+    """By instruction, the arguments of a program's Dockerfile."""
     found: dict[str, list[str]] = {}
-    for line in (SERVICES[service] / "Dockerfile").read_text(encoding="utf-8").splitlines():
+    for line in (PROGRAMS[program] / "Dockerfile").read_text(encoding="utf-8").splitlines():
         instruction, _, arguments = line.partition(" ")
         found.setdefault(instruction, []).append(arguments)
     return found
@@ -157,19 +160,41 @@ def test_kubernetes_tells_a_service_the_secrets_it_reads_and_no_others(service: 
     assert not secrets_of(service, with_urls=True) & set(KUBERNETES["ConfigMap", "footfall"]["data"])
 
 
-@every_service
-def test_an_image_holds_the_wheels_that_the_service_needs_and_starts_it(service: str) -> None:
-    path = SERVICES[service].relative_to(ROOT).as_posix()
-    assert COMPOSE["services"][service]["build"] == {"context": ".", "dockerfile": f"{path}/Dockerfile"}
-    image = dockerfile(service)
-    sources = {*own_dependencies(service), path}
+@every_program
+def test_an_image_holds_the_wheels_that_the_program_needs_and_starts_it(program: str) -> None:
+    path = PROGRAMS[program].relative_to(ROOT).as_posix()
+    assert COMPOSE["services"][program]["build"] == {"context": ".", "dockerfile": f"{path}/Dockerfile"}
+    image = dockerfile(program)
+    sources = {*(SOURCES.get(name, name) for name in own_dependencies(program)), path}
     built = image["RUN"][1].split(" --wheel-dir /wheels ")[1].split()
     assert {source.removeprefix("./") for source in built} == sources
     assert {copied.split("/ ")[0] for copied in image["COPY"] if copied.endswith("/")} >= sources
-    project = tomllib.loads((SERVICES[service] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"footfall-{service}" in project["scripts"]
-    assert image["CMD"] == [f'["footfall-{service}"]']
+    context = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {f"!{source.partition('/')[0]}" for source in sources} <= {*context}
+    project = tomllib.loads((PROGRAMS[program] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"footfall-{program}" in project["scripts"]
+    assert image["ENTRYPOINT" if program == "ops" else "CMD"] == [f'["footfall-{program}"]']
     assert image["USER"] == ["10001:10001"]
+
+
+def test_the_command_of_operators_is_told_what_it_reads_and_starts_only_when_asked() -> None:
+    told = COMPOSE["services"]["ops"]
+    assert (told["profiles"], told["restart"]) == (["ops"], "no")
+    for name in ("history", "identity"):
+        assert secrets_of(name, with_urls=True) <= set(BACKUP["Secret"]["stringData"])
+        of_service = COMPOSE["services"][name]["environment"]
+        assert {key: of_service[key] for key in told["environment"]} == told["environment"]
+    [volume] = told["volumes"]
+    assert volume.partition(":")[2] in " ".join(dockerfile("ops")["RUN"]), "its user could not write into it"
+
+
+def test_images_have_what_the_distributions_declare() -> None:
+    pinned = {*re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)}
+    assert "grpcio" in pinned
+    for file in (*ROOT.glob("*/pyproject.toml"), *ROOT.glob("services/*/pyproject.toml")):
+        declared = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
+        names = {re.split(r"[\[<>=]", requirement)[0] for requirement in declared}
+        assert {name for name in names if not name.startswith("footfall-")} <= pinned, file
 
 
 @every_service
@@ -181,16 +206,13 @@ def test_an_image_listens_where_the_service_does_by_default(service: str) -> Non
     assert f"{service.upper()}_HOST=0.0.0.0" in image["ENV"]
 
 
-@every_service
-def test_a_container_can_do_nothing_that_the_service_does_not_need(service: str) -> None:
-    told = COMPOSE["services"][service]
+@every_program
+def test_a_container_can_do_nothing_that_the_program_does_not_need(program: str) -> None:
+    told = COMPOSE["services"][program]
     assert (told["read_only"], told["cap_drop"], told["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
-    pod = KUBERNETES["Deployment", service]["spec"]["template"]["spec"]
-    assert pod["securityContext"] == {
-        "runAsNonRoot": True,
-        "runAsUser": 10001,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
+    pod = pod_of(BACKUP["CronJob"] if program == "ops" else KUBERNETES["Deployment", program])["spec"]
+    needed = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert pod["securityContext"] == needed | ({"fsGroup": 10001} if program == "ops" else {})
     assert not pod["automountServiceAccountToken"]
     [container] = pod["containers"]
     assert container["securityContext"] == {

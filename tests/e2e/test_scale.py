@@ -1,11 +1,13 @@
 """Two of every service and 16 partitions on a Valkey cluster say what one of each with one partition says."""
 
 import asyncio
+import itertools
 import os
 import random
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -35,6 +37,13 @@ class Scaled(NamedTuple):
     suite: Suite
     others: list[ServiceProcess]
     other_gateway: str
+    gateway_process: "subprocess.Popen[bytes]"
+    """That of the other gateway."""
+
+    def kill_others(self) -> None:
+        """Kill one process of each service; it does not start again."""
+        for process in (*(other.process for other in self.others), self.gateway_process):
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,7 @@ async def scaled(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scal
     # Never with TLS: a target of several addresses is no name that a certificate could hold.
     with running_suite(folder / "data", settings, on_cluster=True, is_mutual_tls=False) as suite:
         async with AsyncExitStack() as beside:
-            other_gateway = beside.enter_context(second_gateway(suite))
+            other_gateway, gateway_process = beside.enter_context(second_gateway(suite))
             starting = (
                 beside.enter_async_context(
                     running_service(service, folder, **{**suite.environment, f"{service.upper()}_PORT": str(second)})
@@ -57,12 +66,12 @@ async def scaled(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scal
             )
             others = await asyncio.gather(*starting)
             await eventually(lambda: is_ready(other_gateway), timeout=PATIENCE_S)
-            yield Scaled(suite, others, other_gateway)
+            yield Scaled(suite, others, other_gateway, gateway_process)
 
 
 @contextmanager
-def second_gateway(suite: Suite) -> Iterator[str]:
-    """Another gateway of a suite; gives its URL."""
+def second_gateway(suite: Suite) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """Another gateway of a suite; gives its URL and its process."""
     [port] = free_ports(1)
     with (suite.data_dir / "log" / "gateway-2.log").open("wb") as output:
         process = subprocess.Popen(
@@ -72,7 +81,7 @@ def second_gateway(suite: Suite) -> Iterator[str]:
             stderr=output,
         )
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
         process.terminate()
         process.wait(20)
@@ -91,18 +100,29 @@ def visits_of(mark: str) -> list[list[Event]]:
 
 async def post(https: list[httpx.AsyncClient], beacons: list[list[Event]]) -> None:
     """Send beacons to gateways in turn until they are taken: the retry that every client owes us."""
-    waiting = asyncio.Semaphore(16)
+    waiting, gateways = asyncio.Semaphore(16), itertools.cycle(https)
 
-    async def is_taken(http: httpx.AsyncClient, beacon: list[Event]) -> bool:
-        answer = await http.post("/beacon", json=beacon)
+    async def is_taken(beacon: list[Event]) -> bool:
+        try:
+            answer = await next(gateways).post("/beacon", json=beacon)
+        except httpx.TransportError:
+            return False
         assert answer.status_code in {200, 204, 503}, answer.text
         return answer.status_code == 204
 
-    async def send(number: int, beacon: list[Event]) -> None:
+    async def send(beacon: list[Event]) -> None:
         async with waiting:
-            await eventually(partial(is_taken, https[number % len(https)], beacon), timeout=PATIENCE_S, every=0.2)
+            await eventually(partial(is_taken, beacon), timeout=PATIENCE_S, every=0.2)
 
-    await asyncio.gather(*(send(number, beacon) for number, beacon in enumerate(beacons)))
+    await asyncio.gather(*map(send, beacons))
+
+
+async def ask(http: httpx.AsyncClient, path: str, until: asyncio.Event) -> Counter[int]:
+    """Ask again and again; give the number of answers by status."""
+    statuses = Counter[int]()
+    while not until.is_set():
+        statuses[(await http.get(path)).status_code] += 1
+    return statuses
 
 
 def questions(visits: list[list[Event]], mark: str) -> list[str]:
@@ -157,15 +177,20 @@ async def test_two_of_everything_say_what_one_of_each_says(suite: Suite, scaled:
         second.base_url = httpx.URL(scaled.other_gateway)
         await post([one], beacons)
         await post([first, second], beacons[:half])
-        for other in scaled.others:  # permanently
-            other.process.kill()
-        scaled.suite.kill("valkey")
-        await post([first, second], beacons[half:])
+        taken = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(ask(first, f"/api/v1/visitors?site={mark}", taken))
+            scaled.kill_others()
+            scaled.suite.kill("valkey")
+            await post([first, second], beacons[half:])
+            taken.set()
+        assert asking.result()[200] > 0
+        assert {*asking.result()} <= {200, 503}, "503 says when to ask again"
 
         for events in visits:
-            await eventually(partial(agree_on_all_events, one, second, events), timeout=PATIENCE_S, every=0.2)
+            await eventually(partial(agree_on_all_events, one, first, events), timeout=PATIENCE_S, every=0.2)
         for path in questions(visits, mark):
-            await eventually(partial(agree, one, second, path), timeout=PATIENCE_S, every=0.2)
+            await eventually(partial(agree, one, first, path), timeout=PATIENCE_S, every=0.2)
 
         erased = next(e["data"]["userID"] for events in visits for e in events if "userID" in e["data"])
         for http in (one, first):

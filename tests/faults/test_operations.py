@@ -1,10 +1,14 @@
-"""`footfall-ops` on a suite under load: back up and restore, verify, build live state again, change partitions."""
+"""`footfall-ops` on a suite under load.
+
+Back up and restore, verify, build live state again, change the partitions and the erasure key.
+"""
 
 import asyncio
 import os
 import random
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -23,8 +27,9 @@ from tests.chaos.clients import Ledger
 from tests.chaos.comparison import Differences, compare, drain
 from tests.chaos.run import retrying_clients
 from tests.tools.eventually import eventually
+from tests.tools.operators import ops
 from tests.tools.suite import Program, Suite, running_suite
-from tests.tools.visits import Event, now_ms
+from tests.tools.visits import Event, event, now_ms
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -39,20 +44,6 @@ SERVICES: tuple[Program, ...] = ("collector", "identity", "history")
 def suite(tmp_path: Path) -> Iterator[Suite]:
     with running_suite(tmp_path) as suite:
         yield suite
-
-
-async def ops(suite: Suite, *arguments: object) -> tuple[int, list[str], str]:
-    """The exit code of `footfall-ops`, the lines on its standard output, and what it says."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "footfall_ops", *map(str, arguments)),
-        env=os.environ | suite.environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    print(arguments, errors.decode())  # noqa: T201 - a measurement, shown by `pytest -s`
-    assert process.returncode is not None
-    return process.returncode, output.decode().splitlines(), errors.decode()
 
 
 @asynccontextmanager
@@ -75,10 +66,10 @@ async def test_a_backup_under_load_restores_every_event_that_was_confirmed_befor
     def noting_times(ledger: Ledger, events: Iterable[Event]) -> None:
         given = [*events]
         confirm(ledger, given)
-        for event in given:
-            event_id = str(event["eventID"]).lower()
+        for sent in given:
+            event_id = str(sent["eventID"]).lower()
             dashed = "-".join(event_id[at:to] for at, to in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32)))
-            confirmed_ms.setdefault(document_id(event["visitID"], dashed), now_ms())
+            confirmed_ms.setdefault(document_id(sent["visitID"], dashed), now_ms())
 
     monkeypatch.setattr(Ledger, "confirm", noting_times)
     folder = tmp_path / "backup"
@@ -184,6 +175,39 @@ async def test_partitions_change_under_load_and_nothing_is_lost_or_twice(suite: 
         await drained(suite, 16)
         assert await compare(suite, ledger.reference) == Differences()
         suite.environment = {**suite.environment, "PARTITIONS": "16"}
+        code, differences, said = await ops(suite, "verify")
+        assert (code, differences) == (0, []), said
+
+
+async def test_the_erasure_key_changes_and_who_is_erased_stays_erased(suite: Suite) -> None:
+    visit_ids = {name: str(uuid.uuid4()) for name in ("ann", "bob", "late")}
+    async with AsyncExitStack() as running, suite.http() as http:
+
+        async def signs_in(name: str, visit: str, at_ms: int) -> None:
+            answer = await http.post("/beacon", json=event("SignIn", visit_ids[visit], at_ms, name))
+            assert answer.status_code == 204
+
+        for name in ("ann", "bob"):
+            await signs_in(name, name, now_ms())
+        await drain(suite, TIMEOUT_S)
+        assert (await http.delete("/api/v1/identities/ann")).status_code == 200
+        for program in ("identity", "history"):
+            await asyncio.to_thread(suite.stop, program)
+        await signs_in("ann", "late", now_ms() - 60_000)
+        key = f"another key of some length,{suite.environment['ERASURE_KEY']}"
+        suite.environment = {**suite.environment, "ERASURE_KEY": key}
+        await asyncio.sleep(5)  # until no reader counts as running
+        code, _, said = await ops(suite, "change-erasure-key")
+        assert code == 0, said
+        for program in ("identity", "history"):
+            await running.enter_async_context(started(suite, program))
+        await eventually(suite.is_ready, timeout=TIMEOUT_S)
+        await drain(suite, TIMEOUT_S)
+        late = await http.get(f"/server/data/visits/{visit_ids['late']}/events")
+        assert (late.status_code, "ann" in late.text) == (200, False)
+        assert (await http.delete("/api/v1/identities/bob")).status_code == 200
+        for name in ("ann", "bob"):
+            assert (await http.get(f"/server/data/identities/{name}")).status_code == 404
         code, differences, said = await ops(suite, "verify")
         assert (code, differences) == (0, []), said
 

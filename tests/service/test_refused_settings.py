@@ -94,7 +94,7 @@ TOO_LATE = "an event must not be accepted again after its visit is forgotten"
         ("gateway", "GATEWAY_KEYS_FILE", "/", "/: Is a directory"),
         ("identity", "IDENTITY_PHONE_REGION", "ZZ", "must be the two capital letters of a country, such as DE"),
         ("gateway", "GATEWAY_PORT", "abc", "should be a valid integer"),
-        ("identity", "ERASURE_KEY", "short", "should have at least 16 characters"),
+        ("identity", "ERASURE_KEY", "short", "must be keys of 16 characters or more, separated by commas"),
         ("collector", "COLLECTOR_REDACT_EMAILS", "perhaps", "should be true or false"),
         ("collector", "CATEGORIES_FILE", "/no.toml", "/no.toml: No such file or directory"),
         ("gateway", "DSL_FILE", "/nonexistent.xml", "/nonexistent.xml: No such file or directory"),

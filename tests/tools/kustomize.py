@@ -4,6 +4,7 @@ Kustomize itself is a Go program that no package registry of Python has. Anythin
 ValueError, so that nothing of a folder is passed over in silence.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,20 @@ def render(folder: Path) -> list[Document]:
     return documents
 
 
+def main() -> None:
+    """Write into the folder of the first argument a file of documents for each of the other folders."""
+    target, *folders = map(Path, sys.argv[1:])
+    for folder in folders:
+        (target / f"{folder.name}.yaml").write_text(yaml.safe_dump_all(render(folder)), encoding="utf-8")
+
+
+def pod_of(document: Document) -> dict[str, Any]:
+    """The template of the pods of a Deployment or CronJob."""
+    spec = document["spec"]
+    template: dict[str, Any] = spec.get("jobTemplate", {}).get("spec", spec)["template"]
+    return template
+
+
 def _resource(path: Path) -> Iterator[Document]:
     if path.is_dir():
         yield from render(path)
@@ -42,8 +57,8 @@ def _tag(documents: list[Document], name: str, tag: str) -> None:
     containers = [
         container
         for document in documents
-        if document["kind"] == "Deployment"
-        for container in document["spec"]["template"]["spec"]["containers"]
+        if document["kind"] in {"Deployment", "CronJob"}
+        for container in pod_of(document)["spec"]["containers"]
         if container["image"] == name
     ]
     if not containers:
@@ -73,3 +88,7 @@ def _apply(document: Document, step: dict[str, Any]) -> None:
         del place[last]
     else:
         raise ValueError(f"cannot apply {step} to {document['kind']} {document['metadata']['name']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
 from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.checkpoints import Checkpoints
+from footfall_eventlog.erasure_keys import ErasureKeys
 from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
 from footfall_eventlog.keys import KeyCallers
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
@@ -258,7 +259,7 @@ async def check_stores(settings: IdentitySettings) -> AsyncIterator[str]:
         await redis.aclose()
     async with _open_links(settings) as links:
         yield await links.report()
-        check_key(settings.erasure_secret, await links.tombstones())
+        check_key(ErasureKeys(settings.erasure_secret), await links.tombstones())
 
 
 def main() -> None:

@@ -13,10 +13,9 @@ from uuid import uuid4
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall.identity.v1.identity_service_pb2 import EraseIdentityResponse
-from footfall_eventlog.interactions import subject_hash
+from footfall_eventlog.erasure_keys import OTHER_KEY, ErasureKeys
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import identity_hash
 
 from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.identity_record import ORDER_KEY_TIME_DIGITS, IdentityRecord, erased
@@ -49,8 +48,7 @@ class Eraser:
         self._index = index
         self._links = links
         self._linker = linker
-        self._secret = secret
-        self._key_check = _key_check(secret)
+        self._keys = ErasureKeys(secret)
         self._ack_replicas = ack_replicas
 
     async def erase(self, identity_id: str, actor: str) -> EraseIdentityResponse:
@@ -60,7 +58,7 @@ class Eraser:
         interruption, the repeated call still finds them. Raises RequestError (FAILED_PRECONDITION) without an erasure
         key.
         """
-        if not self._secret:
+        if not self._keys:
             raise RequestError.failed_precondition(
                 "NO_ERASURE_KEY", "ERASURE_KEY is not set, so no identity can be erased"
             )
@@ -78,11 +76,11 @@ class Eraser:
 
     async def _erase(self, identity_id: str, actor: str) -> EraseIdentityResponse:
         """Erase one name."""
-        hashed = identity_hash(self._secret, identity_id)
-        visits = await self._index.visits_naming(hashed.hex())
+        hashed = self._keys.hash(identity_id)
+        visits = await self._index.visits_naming(hashed)
         known = (await self._links.get([identity_id])).get(identity_id) or IdentityRecord(identity_id=identity_id)
         erasure = Erasure(
-            identity_hash=hashed,
+            identity_hash=bytes.fromhex(hashed),
             erase_time_ms=max([now_ms(), *_times(identity_id, visits, known)]),
             erasure_id=str(uuid4()),
             related_hashes=await self._related_hashes(known.contact_id),
@@ -113,7 +111,7 @@ class Eraser:
         contact_ids, keys = merged.together(contact_id), merged.keys()[merged.resolved(contact_id)]
         phones = sorted(key.removeprefix(PHONE_KEY_PREFIX) for key in keys if key.startswith(PHONE_KEY_PREFIX))
         related = [*(("contact_id", one) for one in contact_ids), *(("phone", phone) for phone in phones)]
-        return [subject_hash(self._secret, kind, value) for kind, value in related]
+        return [bytes.fromhex(self._keys.subject_hash(kind, value)) for kind, value in related]
 
     async def apply(self, number: int, erasure: Erasure) -> None:
         """Apply an erasure from a partition's log. Idempotent.
@@ -121,7 +119,7 @@ class Eraser:
         Raises RuntimeError without an erasure key: the identity cannot be recognised, and the erasure must not be
         skipped.
         """
-        if not self._secret:
+        if not self._keys:
             _log.error("the log holds an erasure and is not read any further until ERASURE_KEY is set")
             raise RuntimeError("ERASURE_KEY is not set")
         await self._add_tombstone(erasure, actor="")
@@ -129,12 +127,14 @@ class Eraser:
         await self._erase_identities(await self._links.find_by_hash(erasure.identity_hash.hex()), erasure)
 
     async def _add_tombstone(self, erasure: Erasure, actor: str) -> None:
+        hashed = erasure.identity_hash.hex()
         tombstone = Tombstone(
             erasure_id=erasure.erasure_id,
-            hash=erasure.identity_hash.hex(),
+            hash=self._keys.mark(hashed),
             erase_time_ms=erasure.erase_time_ms,
             actor=actor,
-            key_check=self._key_check,
+            key_check=self._keys.check,
+            sealed=self._keys.sealed(hashed),
         )
         await self._links.put_tombstone(tombstone)
 
@@ -157,7 +157,7 @@ class Eraser:
         while True:
             try:
                 tombstones = await self._links.tombstones()
-                check_key(self._secret, tombstones)
+                check_key(self._keys, tombstones)
                 await self._restore(tombstones)
             except RequestError:
                 await asyncio.sleep(_RETRY_S)
@@ -170,20 +170,17 @@ class Eraser:
         if min(counts) >= len(hashes):
             return
         for tombstone in tombstones:
-            erasure = Erasure(identity_hash=bytes.fromhex(tombstone.hash), erase_time_ms=tombstone.erase_time_ms)
+            hashed = self._keys.opened(tombstone.hash, tombstone.sealed)
+            erasure = Erasure(identity_hash=bytes.fromhex(hashed), erase_time_ms=tombstone.erase_time_ms)
             for number in self._partitions.numbers:
                 await self._erase_visits(number, erasure)
-            await self._erase_identities(await self._links.find_by_hash(tombstone.hash), erasure)
+            await self._erase_identities(await self._links.find_by_hash(hashed), erasure)
 
 
-def check_key(secret: str, tombstones: list[Tombstone]) -> None:
+def check_key(keys: ErasureKeys, tombstones: list[Tombstone]) -> None:
     """Raise RefusalError if a tombstone was made with another erasure key."""
-    if any(tombstone.key_check != _key_check(secret) for tombstone in tombstones):
-        raise RefusalError("ERASURE_KEY: identities were erased in this database with another key; set that one")
-
-
-def _key_check(secret: str) -> str:
-    return identity_hash(secret, "").hex()[:16] if secret else ""
+    if any(tombstone.key_check != keys.check for tombstone in tombstones):
+        raise RefusalError(OTHER_KEY)
 
 
 def _times(identity_id: str, visits: list[VisitRecord], record: IdentityRecord) -> list[int]:

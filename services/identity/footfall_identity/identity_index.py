@@ -51,11 +51,14 @@ class IdentityIndex:
         numbers = [self._partitions.number_of(visit_id) for visit_id, _ in wanted]
         answers = await self._partitions.execute(
             [
-                (number, "HGET", self._partitions.keys[number].tombstones, self._visitors.hash_of(identity))
+                (number, "HGET", self._partitions.keys[number].tombstones, self._mark(identity))
                 for number, (_, identity) in zip(numbers, wanted, strict=True)
             ]
         )
         return {identity: int(ms) for (_, identity), ms in zip(wanted, answers, strict=True) if ms}
+
+    def _mark(self, identity: str) -> str:
+        return self._visitors.mark_of(self._visitors.hash_of(identity))
 
     async def count_tombstones(self, number: int) -> int:
         """Return the number of erased identities that a partition knows."""
@@ -66,7 +69,8 @@ class IdentityIndex:
         """Erase an identity from a partition, also from older events that arrive later. Idempotent."""
         keys = self._partitions.keys[number]
         async with translating_errors():
-            await self._set_if_later(number, [keys.tombstones], [hashed, f"{erase_time_ms:013d}"])
+            mark = self._visitors.mark_of(hashed)
+            await self._set_if_later(number, [keys.tombstones], [mark, f"{erase_time_ms:013d}"])
         records = await self._visits_naming(number, hashed)
         erased = [(record, self._erased(record.timeline, hashed, erase_time_ms)) for record in records]
         updates = [VisitUpdate.of_transitions(record, transitions) for record, transitions in erased if transitions]

@@ -15,6 +15,7 @@ from uuid import uuid4
 import msgspec
 import pymongo
 from footfall_eventlog.checkpoint_store import CheckpointStore
+from footfall_eventlog.erasure_keys import ErasureKeys
 from footfall_eventlog.settings import mongo_url_check
 from footfall_eventlog.store_reports import mongo_problem, mongo_report
 from footfall_servicekit import metrics
@@ -24,7 +25,6 @@ from footfall_servicekit.failure_log import FailureLog
 from footfall_servicekit.indexes import Indexes
 from footfall_servicekit.mongo_errors import is_transient
 from footfall_servicekit.paging import PAGE_BYTES
-from footfall_timeline import identity_hash
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReadPreference, ReplaceOne, UpdateOne, WriteConcern
 from pymongo.errors import (
@@ -109,9 +109,9 @@ check_url = mongo_url_check(parse_uri, PyMongoError)
 
 
 class Tombstone(msgspec.Struct, frozen=True):
-    """An erasure: the keyed hash of the identity, the time until which its events are erased, and who asked for it.
+    """An erasure: the mark of the identity (`ErasureKeys`), until when its events are erased, and who asked for it.
 
-    `key_check` shows whether ERASURE_KEY is still the key of the hash.
+    `key_check` shows whether ERASURE_KEY is still the key of the mark.
     """
 
     erasure_id: str = msgspec.field(name="_id")
@@ -119,6 +119,7 @@ class Tombstone(msgspec.Struct, frozen=True):
     erase_time_ms: int
     actor: str
     key_check: str
+    sealed: str = ""
 
 
 class Givers(NamedTuple):
@@ -177,7 +178,7 @@ class LinkStore:
             AsyncMongoClient, url, serverSelectionTimeoutMS=timeout_ms, **_WITHOUT_TIME_LIMIT
         )
         self._contact_timeout_s = contact_timeout_ms / 1000
-        self._erasure_secret = erasure_secret
+        self._erasure_keys = ErasureKeys(erasure_secret)
         self._notices = notices
         store = self._client.get_database(database, read_preference=ReadPreference.PRIMARY)
         self._identities = store["identities"]
@@ -353,8 +354,8 @@ class LinkStore:
 
     def blank(self, identity_id: str) -> IdentityRecord:
         """Return the record of an identity of which nothing is known."""
-        secret = self._erasure_secret
-        return IdentityRecord(identity_id=identity_id, hash=identity_hash(secret, identity_id).hex() if secret else "")
+        hashed = self._erasure_keys.hash(identity_id) if self._erasure_keys else ""
+        return IdentityRecord(identity_id=identity_id, hash=hashed)
 
     async def replace(self, pairs: "list[tuple[IdentityRecord | None, IdentityRecord]]") -> bool:
         """Replace the first record of each pair (None: insert) by the second; return False if one has changed.

@@ -9,7 +9,7 @@
 --       last_ms, site, global_visit_id, page, title, transitions, received_ms, browser_visit_id, the sum of the flags
 --       that an event sets (2: one of staff, 4: one of a robot), the notable events, and the fields of each page
 --       (footfall_identity.pages.PageUpdate). The transitions are a flat list: event id, entry, hash of its identity or
---       ''. So are the notable events: time, event id, name.
+--       '', name of a tombstone of this hash. So are the notable events: time, event id, name.
 -- Returns a list of {visit id, 1 if its timeline changed, 1 if the index must be refreshed, 1 if transitions had to
 -- be left out for the first time}, only for visits with a 1.
 --
@@ -104,8 +104,8 @@ local function index_visit(hash, visit)
 end
 
 -- An entry that names an erased identity becomes the erased marker, which is smaller than the entry it replaces.
-local function unless_erased(entry, hash)
-  local erase_ms = hash ~= '' and redis.call('HGET', TOMBSTONES, hash)
+local function unless_erased(entry, hash, mark)
+  local erase_ms = hash ~= '' and redis.call('HGET', TOMBSTONES, mark)
   if erase_ms and entry:sub(1, 13) <= erase_ms then
     return entry:match('^%d+|%d|[^|]+|'), ''
   end
@@ -157,8 +157,8 @@ local function merge_transitions(key, visit, summary, given)
     after[field] = new
   end
   local count = redis.call('HLEN', key) - redis.call('HEXISTS', key, 'visit')
-  for i = 1, #given, 3 do
-    local entry, hash = unless_erased(given[i + 1], given[i + 2])
+  for i = 1, #given, 4 do
+    local entry, hash = unless_erased(given[i + 1], given[i + 2], given[i + 3])
     local field, old = find(key, given[i], entry)
     local is_beyond = not old and count >= most and summary[BOUND] ~= '' and less(summary[BOUND], rank(field, entry))
     if not is_beyond then

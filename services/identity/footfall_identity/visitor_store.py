@@ -12,8 +12,9 @@ from itertools import chain
 from typing import Final
 
 import msgspec
+from footfall_eventlog.erasure_keys import ErasureKeys
 from footfall_eventlog.stream import stream_info
-from footfall_timeline import encode, identity_hash
+from footfall_timeline import encode
 
 from footfall_identity import metrics
 from footfall_identity.changes import TimelineChange
@@ -73,7 +74,7 @@ class VisitorStore:
         self.presence_rule = PresenceRule(idle_ms, leave_ms)
         self._left_until_ms: dict[int, int] = {}
         self._ended_until_ms: dict[int, int] = {}
-        self._erasure_secret = erasure_secret
+        self._erasure_keys = ErasureKeys(erasure_secret)
         self._erases_anonymous = erases_anonymous
         self._merge_script = partitions.script("merge_visits.lua")
         self._read_script = partitions.script("read_visits.lua")
@@ -139,7 +140,8 @@ class VisitorStore:
         """Return the argument of merge_visits.lua for a visit."""
         transitions: list[str] = []
         for transition in update.transitions:
-            transitions += (transition.event_id, encode(transition), self.hash_of(transition.identity))
+            hashed = self.hash_of(transition.identity)
+            transitions += (transition.event_id, encode(transition), hashed, self.mark_of(hashed))
         first_ms, last_ms, site, device = update.first_ms, update.last_ms, update.site, update.global_visit_id
         others = update.received_ms, update.browser_visit_id, update.flags, update.notable
         pages = latest_pages(update.pages.values(), limit=self._max_pages, leave_ms=self.presence_rule.leave_ms)
@@ -160,13 +162,15 @@ class VisitorStore:
     @property
     def indexes_identities(self) -> bool:
         """Whether visits are found by identity, which needs an erasure key."""
-        return bool(self._erasure_secret)
+        return bool(self._erasure_keys)
 
     def hash_of(self, identity: str) -> str:
         """Return the keyed hash (hex) of an identity; "" for none, or without an erasure key."""
-        if not identity or not self._erasure_secret:
-            return ""
-        return identity_hash(self._erasure_secret, identity).hex()
+        return self._erasure_keys.hash(identity) if identity and self._erasure_keys else ""
+
+    def mark_of(self, hashed: str) -> str:
+        """Return how the tombstone of a hash is named; "" for none."""
+        return hashed and self._erasure_keys.mark(hashed)
 
     async def get(self, visit_ids: Iterable[str]) -> dict[str, VisitRecord]:
         """Return the known ones of these visits, by id."""

@@ -82,12 +82,12 @@ class Eraser:
                 event_count += await self.erase_dead_letters(number)
             await self._store.journal()
             counted = ErasedCounts(visit_count, event_count, interaction_count)
-            sums = await self._store.count_erased(hashed, erasure.erasure_id, counted._asdict())
+            sums = await self._tombstones.count_erased(hashed, erasure.erasure_id, counted._asdict())
             return ErasedCounts(**sums)
 
     async def _put_tombstone(self, erasure: Erasure) -> None:
         for hashed in _hashes(erasure):
-            await self._store.put_tombstone(hashed, erasure.erase_time_ms, self._tombstones.key_check)
+            await self._tombstones.put(hashed, erasure.erase_time_ms)
 
     async def _erase_interactions_about(self, erasure: Erasure) -> int:
         """Remove the interactions that name the identity or what is related to it, and began until the erasure."""

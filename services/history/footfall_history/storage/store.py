@@ -515,21 +515,21 @@ class Store:
 
     # Tombstones
 
-    async def tombstones(self, hashes: Collection[str]) -> dict[str, int]:
-        """Those of these keyed hashes that have a tombstone, with the time erased up to."""
-        found = await self._tombstones.find({"_id": {"$in": [*hashes]}}, ["erase_time_ms"]).to_list(None)
+    async def tombstones(self, marks: Collection[str]) -> dict[str, int]:
+        """Those of these marks that a tombstone has, with the time erased up to."""
+        found = await self._tombstones.find({"_id": {"$in": [*marks]}}, ["erase_time_ms"]).to_list(None)
         return {tombstone["_id"]: tombstone["erase_time_ms"] for tombstone in found}
 
-    async def put_tombstone(self, identity_hash: str, erase_time_ms: int, key_check: str) -> None:
+    async def put_tombstone(self, mark: str, erase_time_ms: int, key_check: str, sealed: str = "") -> None:
         """Store a tombstone. It is on disk when this returns."""
-        change = {"$max": {"erase_time_ms": erase_time_ms}, "$set": {"key_check": key_check}}
-        await self._tombstones.update_one({"_id": identity_hash}, change, upsert=True)
+        change = {"$max": {"erase_time_ms": erase_time_ms}, "$set": {"key_check": key_check, "sealed": sealed}}
+        await self._tombstones.update_one({"_id": mark}, change, upsert=True)
 
-    async def count_erased(self, identity_hash: str, erasure_id: str, counted: Mapping[str, int]) -> dict[str, int]:
+    async def count_erased(self, mark: str, erasure_id: str, counted: Mapping[str, int]) -> dict[str, int]:
         """Add to the counts of an erasure, and return their sums, by name."""
         counts = {f"erasures.{erasure_id}.{name}": count for name, count in counted.items()}
         tombstone = await self._tombstones.find_one_and_update(
-            {"_id": identity_hash}, {"$inc": counts}, return_document=ReturnDocument.AFTER
+            {"_id": mark}, {"$inc": counts}, return_document=ReturnDocument.AFTER
         )
         sums: dict[str, int] = tombstone["erasures"][erasure_id]
         return sums

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from footfall_eventlog.interactions import subject_hash
+from footfall_eventlog.erasure_keys import OTHER_KEY, ErasureKeys
 from footfall_servicekit.background import RefusalError
-from footfall_timeline import identity_hash
 
 from footfall_history.storage.arrivals import Arrival
 from footfall_history.storage.documents import Document
@@ -25,12 +24,12 @@ class Tombstones:
         """`erases_anonymous`: erase with an identity also what the visit did before it named this identity first."""
         self._store = store
         self.erases_anonymous = erases_anonymous
-        self._key = erasure_key
+        self._keys = ErasureKeys(erasure_key)
         self.has_key = bool(erasure_key)
-        self.key_check = identity_hash(erasure_key, "").hex()[:16] if erasure_key else ""
+        self.key_check = self._keys.check
         # Each transition of a live visitor names the same identity.
-        self.hash_of = lru_cache(maxsize=16_384)(lambda identity: identity_hash(erasure_key, identity).hex())
-        """The keyed hash of an identity in hexadecimal, as stored here and in the event log."""
+        self.hash_of = lru_cache(maxsize=16_384)(self._keys.hash)
+        """The keyed hash of an identity in hexadecimal, as in visits and events, and in the event log."""
 
     async def read_visits(
         self, visit_ids: Iterable[str], known: Mapping[str, Visit] = MappingProxyType({})
@@ -87,13 +86,22 @@ class Tombstones:
 
     async def erase_times(self, identities: Iterable[str]) -> EraseTimes:
         """Those of these identities that are erased. Raises TRANSIENT_STORE_ERRORS."""
-        by_hash = {self.hash_of(identity): identity for identity in identities} if self.has_key else {}
-        found = await self._store.tombstones(by_hash) if by_hash else {}
-        return {by_hash[hashed]: erase_time_ms for hashed, erase_time_ms in found.items()}
+        by_mark = {self._keys.mark(self.hash_of(each)): each for each in identities} if self.has_key else {}
+        found = await self._store.tombstones(by_mark) if by_mark else {}
+        return {by_mark[mark]: erase_time_ms for mark, erase_time_ms in found.items()}
+
+    async def put(self, hashed: str, erase_time_ms: int) -> None:
+        """Store the tombstone of a hash. It is on disk when this returns. Raises TRANSIENT_STORE_ERRORS."""
+        sealed = self._keys.sealed(hashed)
+        await self._store.put_tombstone(self._keys.mark(hashed), erase_time_ms, self.key_check, sealed)
+
+    async def count_erased(self, hashed: str, erasure_id: str, counted: Mapping[str, int]) -> dict[str, int]:
+        """Add to the counts of an erasure, and return their sums, by name. Raises TRANSIENT_STORE_ERRORS."""
+        return await self._store.count_erased(self._keys.mark(hashed), erasure_id, counted)
 
     def subject_hash(self, kind: str, value: str) -> str:
         """The keyed hash of the subject of an interaction; empty for a visit, and without a key."""
-        return subject_hash(self._key, kind, value).hex() if self.has_key and kind != "visit_id" else ""
+        return self._keys.subject_hash(kind, value) if self.has_key and kind != "visit_id" else ""
 
     async def is_interaction_erased(self, record: InteractionRecord) -> bool:
         """Whether an interaction is about an erased person. Raises TRANSIENT_STORE_ERRORS."""
@@ -101,9 +109,10 @@ class Tombstones:
         if kind == "visit_id":
             visit = (await self.read_visits([value])).get(value)
             return visit is not None and visit.owner_at(record.order_key) is None
-        hashed = self.subject_hash(kind, value)
-        found = await self._store.tombstones([hashed]) if hashed else {}
-        return record.start_ms <= found.get(hashed, -1)
+        if not (hashed := self.subject_hash(kind, value)):
+            return False
+        mark = self._keys.mark(hashed)
+        return record.start_ms <= (await self._store.tombstones([mark])).get(mark, -1)
 
     async def check(self) -> None:
         """Wait until MongoDB answers, then check that all tombstones were made with this key.
@@ -113,4 +122,4 @@ class Tombstones:
 
         """
         if await self._store.has_tombstones_of_other_keys(self.key_check):
-            raise RefusalError("ERASURE_KEY: identities were erased in this database with another key; set that one")
+            raise RefusalError(OTHER_KEY)
