@@ -53,7 +53,7 @@ async def _changed(
 ) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """The tombstones of a collection that are not of these keys, as they are and as they will be."""
     former = {each.check: each for each in keys.former()}
-    found = []
+    found: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
     async for raw in database.documents(name):
         document = decoded(raw)
         if document["key_check"] == keys.check:

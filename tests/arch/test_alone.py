@@ -102,8 +102,8 @@ async def test_a_service_installs_alone_is_checked_starts_answers_and_ends_in_or
         "NEVER_ERASE": "true",
         "LC_ALL": "C.UTF-8",
     }
-    check = [scripts / f"footfall-{service}", "check", "--stores"]
-    assert (await asyncio.to_thread(subprocess.run, check, env=settings, check=False)).returncode == 0
+    check = await asyncio.create_subprocess_exec(scripts / f"footfall-{service}", "check", "--stores", env=settings)
+    assert await check.wait() == 0
 
     with running(scripts, service, settings) as process:
 

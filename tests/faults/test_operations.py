@@ -37,7 +37,8 @@ TIMEOUT_S = 300.0
 DEMO_EVENTS = int(os.environ.get("FOOTFALL_DEMO_EVENTS", "100000"))
 EVENTS_PER_BEACON = 100
 SENDERS = 4
-SERVICES: tuple[Program, ...] = ("collector", "identity", "history")
+READERS: tuple[Program, ...] = ("identity", "history")
+SERVICES: tuple[Program, ...] = ("collector", *READERS)
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ async def test_the_erasure_key_changes_and_who_is_erased_stays_erased(suite: Sui
             await signs_in(name, name, now_ms())
         await drain(suite, TIMEOUT_S)
         assert (await http.delete("/api/v1/identities/ann")).status_code == 200
-        for program in ("identity", "history"):
+        for program in READERS:
             await asyncio.to_thread(suite.stop, program)
         await signs_in("ann", "late", now_ms() - 60_000)
         key = f"another key of some length,{suite.environment['ERASURE_KEY']}"
@@ -199,7 +200,7 @@ async def test_the_erasure_key_changes_and_who_is_erased_stays_erased(suite: Sui
         await asyncio.sleep(5)  # until no reader counts as running
         code, _, said = await ops(suite, "change-erasure-key")
         assert code == 0, said
-        for program in ("identity", "history"):
+        for program in READERS:
             await running.enter_async_context(started(suite, program))
         await eventually(suite.is_ready, timeout=TIMEOUT_S)
         await drain(suite, TIMEOUT_S)

@@ -16,8 +16,9 @@ from footfall_ops.mongo_copy import Database, decoded
 from footfall_servicekit.background import RefusalError
 
 from tests.service.identity.conftest import TIMEOUT_MS, visitor_store
-from tests.service.ops.conftest import ERASURE_KEY, Ops
+from tests.service.ops.conftest import Ops
 from tests.service.ops.test_ops_verify import merge
+from tests.tools.identity import ERASURE_KEY
 from tests.tools.stories import Story
 
 NEW = f"a new key of some length,{ERASURE_KEY}"
