@@ -44,8 +44,8 @@ def contact(contact_id: str, **fields: Any) -> contact_pb2.Contact:
 
 
 async def store(links: LinkStore, records: list[IdentityRecord]) -> None:
-    for start in range(0, len(records), 500):
-        assert await links.replace([(None, record) for record in records[start : start + 500]])
+    for start in range(0, len(records), 100):
+        assert await links.replace([(None, record) for record in records[start : start + 100]])
 
 
 async def test_a_write_waits_as_long_as_the_caller_says(running_identity: Running, links: LinkStore) -> None:
