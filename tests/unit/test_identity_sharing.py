@@ -224,6 +224,8 @@ def test_keys_that_are_no_longer_given_are_remembered_until_they_are_counted(ord
     assert with_match_result(record, decide(MatchKeys(), {}), 1).left_keys == ()
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_1000_identities_with_one_number_are_decided_alike_in_100_orders() -> None:
     """The fold of events and the rules alone. With stores and several processes: test_generic_values.py."""
     people = [f"person {number:04}" for number in range(1_000)]

@@ -344,7 +344,7 @@ async def test_a_caller_tries_a_policy_until_it_is_done_or_cancelled(
             ({"max_examples": -1}, "max_examples"),
             ({"visits_per_second": float("nan")}, "visits_per_second"),
         ):
-            asked: dict[str, Any] = {"policy": TRIED} | wrong  # type: ignore[operator]
+            asked: dict[str, Any] = {"policy": TRIED} | wrong
             with pytest.raises(grpc.aio.AioRpcError) as invalid:
                 await stub.SimulatePolicy(pb.SimulatePolicyRequest(**asked)).read()
             assert [name for name, _ in details_of(invalid.value).violations] == [field]
