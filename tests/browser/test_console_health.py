@@ -3,17 +3,14 @@
 import re
 import time
 import uuid
-from typing import Any
 
 import pytest
-from footfall.event.v1 import event_pb2
-from footfall.event.v1.event_pb2 import EventBatch
 from footfall_gateway.commands import keys as keys_command
 from playwright.async_api import Browser, expect
-from redis.asyncio import Redis
 
 from tests.browser.test_console import console, sign_in
 from tests.tools.eventually import eventually
+from tests.tools.history import append_unfit
 from tests.tools.suite import Program, Suite
 from tests.tools.variants import further
 from tests.tools.visits import event, now_ms
@@ -74,56 +71,33 @@ async def test_what_hangs_is_said_in_words_within_20_seconds(
 
 async def test_a_dead_letter_is_repaired_and_replayed(browser: Browser, suite: Suite) -> None:
     visit = str(uuid.uuid4())
-    async with Redis.from_url(suite.redis_url) as redis:
-        # An event that history cannot read, as a later version might write it.
-        await redis.xadd("log:{p00}", {"b": batch_with(visit, transition=9).SerializeToString()})
-        async with console(browser, suite, at="health") as page:
-            shown = page.get_by_role("region", name="Health", exact=True)
-            row = shown.get_by_role("region", name="Dead letters").get_by_role("row").filter(has_text="PageEntered")
-            await expect(row).to_be_visible()
-            await expect(shown.locator(".must-do").filter(has_text="could not be stored")).to_be_visible()
-            await expect(row.get_by_role("button", name="Replay")).to_have_count(0)
-            await row.get_by_role("button", name="Repair").click()
-            await expect(shown.get_by_label("Field")).to_be_focused()
-            await expect(shown.locator("form pre")).to_contain_text(visit)
-            await page.keyboard.type("transition")
-            await page.keyboard.press("Tab")
-            await page.keyboard.type("nonsense")
-            await page.keyboard.press("Enter")
-            await expect(shown.get_by_role("alert")).to_contain_text("transition: is no value of this field")
-            await shown.get_by_label("Value").fill("")
-            await page.keyboard.press("Enter")
-            await expect(shown.get_by_role("status")).to_have_text("Changed. It can be replayed now.")
-            await row.get_by_role("button", name="Replay").click()
-            await expect(shown.get_by_role("status")).to_have_text("1 replayed.")
-            await expect(shown.get_by_role("region", name="Dead letters")).to_have_count(0)
+    await append_unfit(suite.redis_url, visit)
+    async with console(browser, suite, at="health") as page:
+        shown = page.get_by_role("region", name="Health", exact=True)
+        row = shown.get_by_role("region", name="Dead letters").get_by_role("row").filter(has_text="PageEntered")
+        await expect(row).to_be_visible()
+        await expect(shown.locator(".must-do").filter(has_text="could not be stored")).to_be_visible()
+        await expect(row.get_by_role("button", name="Replay")).to_have_count(0)
+        await row.get_by_role("button", name="Repair").click()
+        await expect(shown.get_by_label("Field")).to_be_focused()
+        await expect(shown.locator("form pre")).to_contain_text(visit)
+        await page.keyboard.type("transition")
+        await page.keyboard.press("Tab")
+        await page.keyboard.type("nonsense")
+        await page.keyboard.press("Enter")
+        await expect(shown.get_by_role("alert")).to_contain_text("transition: is no value of this field")
+        await shown.get_by_label("Value").fill("")
+        await page.keyboard.press("Enter")
+        await expect(shown.get_by_role("status")).to_have_text("Changed. It can be replayed now.")
+        await row.get_by_role("button", name="Replay").click()
+        await expect(shown.get_by_role("status")).to_have_text("1 replayed.")
+        await expect(shown.get_by_role("region", name="Dead letters")).to_have_count(0)
     async with suite.http() as http:
 
         async def stored() -> None:
             assert (await http.get(f"/server/data/visits/{visit}/events")).status_code == 200
 
         await eventually(stored)
-
-
-def batch_with(visit: str, **more: Any) -> EventBatch:
-    at = now_ms()
-    return EventBatch(
-        contexts=[event_pb2.EventContext(received_time_ms=at)],
-        events=[
-            event_pb2.Event(
-                event_id="11111111-1111-4111-8111-111111111111",
-                event_name="PageEntered",
-                event_type=event_pb2.EVENT_TYPE_SYSTEM,
-                visit_id=visit,
-                site="shop",
-                timestamp_ms=at,
-                event_time_ms=at,
-                received_time_ms=at,
-                data_json=b"{}",
-                **more,
-            )
-        ],
-    )
 
 
 async def test_a_key_of_some_sites_is_offered_no_health(

@@ -8,9 +8,10 @@ from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_eventlog.events import SYSTEM_EVENTS
 from footfall_timeline import normalize_uuid, page_id, user_agent_id
+from redis.asyncio import Redis
 
 from tests.tools.batches import CHROME, batch, context
-from tests.tools.visits import KINDS
+from tests.tools.visits import KINDS, event, now_ms
 from tests.tools.visits import Event as Envelope
 
 
@@ -46,3 +47,11 @@ def logged(envelope: Envelope, **more: Any) -> Event:
 def entry(envelopes: Iterable[Envelope], **about_request: Any) -> EventBatch:
     """One entry of the log with these events, which came with one request."""
     return batch(*map(logged, envelopes), contexts=[context(**about_request)])
+
+
+async def append_unfit(redis_url: str, visit_id: str) -> str:
+    """Append an event that history cannot read, as a later version might write it; the id of its dead letter."""
+    unfit = logged(event("PageEntered", visit_id, now_ms(), site="shop"), transition=9)
+    async with Redis.from_url(redis_url) as redis:
+        await redis.xadd("log:{p00}", {"b": batch(unfit).SerializeToString()})
+    return f"{unfit.visit_id}/{unfit.event_id}"

@@ -94,17 +94,6 @@ class HealthApi:
             ),
             Operation("listDeadLetters", "GET", "/dead-letters", self.dead_letters, DeadLettersQuery, DeadLetters),
             Operation(
-                "replayDeadLetters",
-                "POST",
-                "/dead-letters:replay",
-                self.replay,
-                NoQuery,
-                Replayed,
-                Replay,
-                KeyScope.INGEST,
-                example={"deadLetterIds": [_EXAMPLE_ID]},
-            ),
-            Operation(
                 "repairDeadLetter",
                 "POST",
                 "/dead-letters:repair",
@@ -115,6 +104,17 @@ class HealthApi:
                 KeyScope.INGEST,
                 errors={404: "There is no such dead letter: it has been replayed or discarded, or has expired."},
                 example={"deadLetterId": _EXAMPLE_ID, "set": {"event_name": "AddToCart"}, "drop": ["category"]},
+            ),
+            Operation(
+                "replayDeadLetters",
+                "POST",
+                "/dead-letters:replay",
+                self.replay,
+                NoQuery,
+                Replayed,
+                Replay,
+                KeyScope.INGEST,
+                example={"deadLetterIds": [_EXAMPLE_ID]},
             ),
         ]
 

@@ -20,6 +20,7 @@ from footfall_gateway.commands import keys as keys_command
 from tests.service.gateway.conftest import before, running_gateway
 from tests.tools.description import Described, Description
 from tests.tools.eventually import eventually
+from tests.tools.history import append_unfit
 from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
 
@@ -224,6 +225,17 @@ async def ids_of(http: httpx.AsyncClient, visit_id: str, contact_id: str, user: 
     return await eventually(found)
 
 
+async def a_dead_letter(suite: Suite, http: httpx.AsyncClient) -> str:
+    letter_id = await append_unfit(suite.redis_url, str(uuid.uuid4()))
+
+    async def is_listed() -> bool:
+        letters = (await http.get("/api/v1/dead-letters")).json()["deadLetters"]
+        return letter_id in [one["deadLetterId"] for one in letters]
+
+    await eventually(is_listed)
+    return letter_id
+
+
 async def call_the_whole_suite(suite: Suite, description: Description) -> None:
     """Every operation with success, and the errors that need services."""
     site, visit_id = f"site-{uuid.uuid4().hex[:8]}", str(uuid.uuid4())
@@ -239,6 +251,8 @@ async def call_the_whole_suite(suite: Suite, description: Description) -> None:
             request = requests_of(visit_id, site).get(operation.name, {})
             if operation.name == "useSessionLink":
                 request = {"json": {"token": (await caller.call(description["createSessionLink"])).json()["token"]}}
+            if operation.name == "repairDeadLetter":
+                request = {"json": {"deadLetterId": await a_dead_letter(suite, http), "drop": ["transition"]}}
             included = dict.fromkeys((name for name in operation.parameters if name.startswith("include_")), "true")
             answer = await caller.call_until_answered(operation, ids, **({"params": included} | request))
             assert answer.is_success, (operation.name, answer.text)
