@@ -79,8 +79,8 @@ _LONG_READ_S: Final = 120.0
 # For building an index, which may take hours. The time to connect is also that for heartbeats: when one is late, the
 # driver closes the connection. The client is not motor: a process ends after the threads of motor, which wait.
 _WITHOUT_TIME_LIMIT: Final[Mapping[str, Any]] = {"connectTimeoutMS": 30_000, "socketTimeoutMS": None, "timeoutMS": None}
-# Not sparse: it also finds contacts without search keys. Contacts are matched by it too: an index on `keys` would cost
-# each write of a contact as much again.
+# Not sparse: it also finds contacts without search keys. Contacts are matched by it too: an index on `keys` would make
+# each write of a contact half as dear again.
 _SEARCH_INDEX: Final = "contacts.search_keys._id"
 _INDEXES: Final = (
     _SEARCH_INDEX,
