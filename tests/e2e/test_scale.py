@@ -47,26 +47,27 @@ class Scaled(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-async def scaled(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scaled]:
-    """Two of every service; each gRPC target is both processes."""
+async def scaled(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scaled]:
+    """Two of every service, with the rules of the suite; each gRPC target is both processes."""
     folder = tmp_path_factory.mktemp("scaled")
     ports = {service: free_ports(2) for service in STUBS}
     settings = {f"{service.upper()}_PORT": str(first) for service, (first, _) in ports.items()}
+    settings |= {name: suite.environment[name] for name in ("CATEGORIES_FILE", "IDENTITY_POLICY_FILE")}
     for service, (first, second) in ports.items():
         settings[f"{service.upper()}_TARGET"] = f"ipv4:127.0.0.1:{first},127.0.0.1:{second}"
     # Never with TLS: a target of several addresses is no name that a certificate could hold.
-    with running_suite(folder / "data", settings, on_cluster=True, is_mutual_tls=False) as suite:
+    with running_suite(folder / "data", settings, on_cluster=True, is_mutual_tls=False) as scaled:
         async with AsyncExitStack() as beside:
-            other_gateway, gateway_process = beside.enter_context(second_gateway(suite))
+            other_gateway, gateway_process = beside.enter_context(second_gateway(scaled))
             starting = (
                 beside.enter_async_context(
-                    running_service(service, folder, **{**suite.environment, f"{service.upper()}_PORT": str(second)})
+                    running_service(service, folder, **{**scaled.environment, f"{service.upper()}_PORT": str(second)})
                 )
                 for service, (_, second) in ports.items()
             )
             others = await asyncio.gather(*starting)
             await eventually(lambda: is_ready(other_gateway), timeout=PATIENCE_S)
-            yield Scaled(suite, others, other_gateway, gateway_process)
+            yield Scaled(scaled, others, other_gateway, gateway_process)
 
 
 @contextmanager
