@@ -1,6 +1,8 @@
 """User ids and attributes that belong to no person, through the running suite."""
 
+import re
 import uuid
+from collections import Counter
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +24,19 @@ IGNORED: dict[Any, str] = {
 }
 
 
+async def ignored_counts(suite: Suite) -> Counter[str]:
+    """Ignored user ids by reason, as the metrics of the collectors have them."""
+    counts = Counter[str]()
+    for url in suite.metrics_urls():
+        async with httpx.AsyncClient() as client:
+            text = (await client.get(url)).text
+        for reason, count in re.findall(
+            r'^footfall_collector_ignored_user_ids_total\{reason="(\w+)"\} (\S+)$', text, re.M
+        ):
+            counts[reason] += int(float(count))
+    return counts
+
+
 async def explained(http: httpx.AsyncClient, visit_id: str) -> list[dict[str, Any]]:
     answer = await http.get(f"/api/v1/visits/{visit_id}/explain")
     assert answer.status_code == 200, answer.text
@@ -38,8 +53,11 @@ async def test_a_user_id_of_no_person_changes_no_state_and_the_corrected_page_id
             sent.append(event(name, visit_id, started + 1_000 * seconds, data={"userID": value}))
         sent.append(event("AddToCart", visit_id, started + 2_000))
     async with suite.http() as http:
+        before = await ignored_counts(suite)
         answer = await http.post("/beacon", json=[*sent, *sent[:3]])
         assert answer.status_code == 200
+        counted = await ignored_counts(suite) - before
+        assert counted == Counter(one["reason"] for one in answer.json()["ignored"])
         body = answer.json()
         assert (body["accepted"], body["rejected"]) == (len(sent) + 3, [])
         assert [(one["index"], one["reason"]) for one in body["ignored"][:-2]] == [
