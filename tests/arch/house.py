@@ -26,8 +26,8 @@ SERVICES = {
     "history": ROOT / "services" / "history",
     "gateway": ROOT / "gateway",
 }
-PROGRAMS = {**SERVICES, "ops": ROOT / "ops"}
-"""What is installed alone: the services, and the command of operators."""
+PROGRAMS = {**SERVICES, "relay": ROOT / "services" / "relay", "ops": ROOT / "ops"}
+"""What is installed alone: the services, the relay, which not every suite has, and the command of operators."""
 SERVICEKIT = ROOT / "servicekit" / "footfall_servicekit"
 EVENTLOG = ROOT / "eventlog" / "footfall_eventlog"
 

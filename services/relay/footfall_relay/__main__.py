@@ -38,7 +38,7 @@ async def relay_events(settings: RelaySettings) -> int:
         settings.redis_url,
         counted={
             "relayed": metrics.DELIVERED,
-            "lost_entries": metrics.LOST,
+            "outlet_lost_entries": metrics.LOST,
             "background_failures": BACKGROUND_FAILURES,
         },
         numbers={"lag_seconds": metrics.LAG_SECONDS, "dead_letters": metrics.DEAD_LETTERS, "paused": metrics.PAUSED},
