@@ -301,7 +301,13 @@ def mark_key(stream: str, group: str) -> str:
 
 
 async def trim(
-    redis: "Redis", stream: str, groups: Iterable[str], keep_ms: int, *, waits_for: str = "", waits_ms: int | None = None
+    redis: "Redis",
+    stream: str,
+    groups: Iterable[str],
+    keep_ms: int,
+    *,
+    waits_for: str = "",
+    waits_ms: int | None = None,
 ) -> int:
     """Remove entries older than `keep_ms` that all `groups` have acknowledged; return how many.
 

@@ -6,9 +6,9 @@ import uuid
 from pathlib import Path
 
 import pytest
+from footfall_eventlog.log import RELAY_GROUP, stream_key
 from redis.asyncio import Redis
 
-from footfall_eventlog.log import RELAY_GROUP, stream_key
 from tests.tools.eventually import eventually
 from tests.tools.process import running_service
 from tests.tools.relay import assert_ordered, running_receiver, running_relay, send, until_received
@@ -57,7 +57,7 @@ async def test_a_receiver_that_is_down_for_five_minutes_of_load_misses_nothing(t
             assert len(sent) > 5_000
             assert slowest < 5.0
             await receiver.start()
-            await until_received(receiver, sent, timeout=300)
+            await until_received(receiver, sent, 300)
             assert_ordered(receiver.messages)
             async with Redis.from_url(suite.redis_url) as redis:
 

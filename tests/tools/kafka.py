@@ -25,7 +25,7 @@ def broker_binary(folder: Path) -> Path:
 def running_broker(binary: Path, port: int) -> Iterator[str]:
     """A broker on a port; gives its address. It need not answer yet."""
     url = f"tcp://127.0.0.1:{port}"
-    command = [binary, "broker", f"--listener-url={url}", f"--advertised-listener-url={url}"]
+    command = [str(binary), "broker", f"--listener-url={url}", f"--advertised-listener-url={url}"]
     process = subprocess.Popen([*command, "--storage-engine=memory://tansu/", "--silent"], cwd=binary.parent)
     try:
         yield f"127.0.0.1:{port}"

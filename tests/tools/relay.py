@@ -1,6 +1,7 @@
 """A relay beside a running suite, with outlets that tests add."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +27,8 @@ class Outlets:
     def __init__(self, suite: Suite, file: Path) -> None:
         self._suite = suite
         self.file = file
+        self.log: Callable[[], str] = str
+        """What the relay has logged."""
         self._tables: dict[str, str] = {}
         file.write_text("")
 
@@ -35,6 +38,7 @@ class Outlets:
         known = {name: self._suite.environment[name] for name in TOLD if name in self._suite.environment}
         return known | {
             "RELAY_FILE": str(self.file),
+            "RELAY_METRICS_PORT": "0",
             "PARTITIONS": self._suite.environment.get("PARTITIONS", "1"),
         }
 
@@ -62,6 +66,17 @@ class Outlets:
         next_file.write_text("\n".join(self._tables.values()))
         next_file.replace(self.file)
 
+    async def until_paused(self, name: str) -> None:
+        """Wait until the relay no longer sends to an outlet."""
+        [port] = re.findall(r'"metrics_port": (\d+)', self.log())
+
+        async def is_paused() -> bool:
+            async with httpx.AsyncClient() as http:
+                shown = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+            return f'footfall_relay_paused{{outlet="{name}"}} 1.0' in shown
+
+        await eventually(is_paused, every=0.2)
+
     async def command(self, *arguments: str, code: int = 0) -> str:
         """What `footfall-relay` with these arguments prints."""
         process = await asyncio.create_subprocess_exec(
@@ -80,6 +95,7 @@ async def running_relay(suite: Suite, folder: Path, **more: object) -> AsyncIter
     """A relay without outlets yet. When it ends, the log of the suite keeps nothing for it."""
     outlets = Outlets(suite, folder / "outlets.toml")
     async with running_service("relay", folder, **(outlets.settings | more)) as process:
+        outlets.log = process.output
         yield outlets, process
         outlets.file.write_text("")
         if process.process.poll() is None:
@@ -109,7 +125,7 @@ def pages(visit_id: str, count: int, start_ms: int = 0) -> list[Event]:
     return [event("PageEntered", visit_id, start_ms + 1_000 * number) for number in range(count)]
 
 
-async def until_received(receiver: Receiver, wanted: list[Event], timeout: float = 60.0) -> None:
+async def until_received(receiver: Receiver, wanted: list[Event], within_s: float = 60.0) -> None:
     """Wait until all events have arrived."""
     ids = {_dashed(one["eventID"]) for one in wanted}
 
@@ -118,7 +134,7 @@ async def until_received(receiver: Receiver, wanted: list[Event], timeout: float
         assert not missing, f"{len(missing)} of {len(ids)} are missing"
         return True
 
-    await eventually(have_arrived, timeout=timeout, every=0.1)
+    await eventually(have_arrived, timeout=within_s, every=0.1)
 
 
 def assert_ordered(messages: list[dict[str, Any]], order: Callable[[dict[str, Any]], str] | None = None) -> None:

@@ -8,7 +8,11 @@ import pytest
 from footfall.event.v1.event_pb2 import Erasure
 from footfall.history.v1.history_service_pb2 import AttributedEvent
 from footfall.identity.v1.identity_pb2 import Identity
-from footfall.identity.v1.visitor_pb2 import VISITOR_STATE_ANONYMOUS, VISITOR_STATE_AUTHENTICATED
+from footfall.identity.v1.visitor_pb2 import (
+    CONTACT_STATUS_LINKED,
+    VISITOR_STATE_ANONYMOUS,
+    VISITOR_STATE_AUTHENTICATED,
+)
 from footfall_relay.messages import (
     EVENT,
     REVISED,
@@ -43,7 +47,7 @@ def sent(kind: str, contact: Identity | None = None) -> dict[str, Any]:
 
 
 def test_an_event_has_the_required_attributes_of_cloudevents_and_says_who_the_visitor_was() -> None:
-    found = sent(EVENT, Identity(identity_id="Dana", contact_id="c-1", contact_status="CONTACT_STATUS_LINKED"))
+    found = sent(EVENT, Identity(identity_id="Dana", contact_id="c-1", contact_status=CONTACT_STATUS_LINKED))
     assert (found["specversion"], found["id"], found["source"]) == ("1.0", f"{VISIT}/{EVENT_ID}", "/footfall/shop")
     assert (found["type"], found["subject"], found["revised"]) == ("footfall.event", VISIT, False)
     assert (found["time"], found["datacontenttype"]) == ("2026-09-21T14:13:20.123+00:00", "application/json")

@@ -52,7 +52,10 @@ folder = "{tmp_path}"
         (HOOK + 'sites = ["a b"]\n', "crm: sites: 'a b' must be the name of a site"),
         (HOOK + 'state_changes = ["KNOWN"]\n', "$.webhook[0].state_changes[0]"),
         ('[[kafka]]\nname = "k"\nservers = ["broker"]\ntopic = "t"\n', "k: servers: must be `host:port`"),
-        ('[[kafka]]\nname = "k"\nservers = ["a:1"]\ntopic = "t"\nuser = "u"\n', "k: user, password_env: must be set both"),
+        (
+            '[[kafka]]\nname = "k"\nservers = ["a:1"]\ntopic = "t"\nuser = "u"\n',
+            "k: user, password_env: must be set both",
+        ),
         ('[[parquet]]\nname = "p"\nfolder = "relative"\n', "p: folder: must be the absolute path"),
     ],
 )

@@ -216,7 +216,12 @@ def system_health(runs: Sequence[Run] | None, reasons: Mapping[str, str], now_ms
     parts = _parts(runs is not None, reasons, alive, numbers.get("identity", {}))
     backlog = _backlog(numbers)
     counts = _sums(runs or ())
-    problems = [*_of_parts(parts), *_of_backlog(backlog, parts), *_of_losses(counts, numbers), *_of_relay(runs or (), counts, numbers)]
+    problems = [
+        *_of_parts(parts),
+        *_of_backlog(backlog, parts),
+        *_of_losses(counts, numbers),
+        *_of_relay(runs or (), counts, numbers),
+    ]
     return SystemHealth(
         time=now_ms,
         since=max(now_ms - KEPT_MS, min(run.about.start_ms for run in runs)) if runs else None,

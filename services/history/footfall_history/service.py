@@ -352,9 +352,7 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.StreamAttributionsRequest, _context: Context
     ) -> AsyncGenerator[pb.StreamAttributionsResponse, None]:
         """Events as they are attributed now, and those of which the caller was told something else."""
-        async for part in stream_in_parts(
-            self.attributions.items(request), _MESSAGE_BYTES, pb.AttributedItem.ByteSize
-        ):
+        async for part in stream_in_parts(self.attributions.items(request), _MESSAGE_BYTES, pb.AttributedItem.ByteSize):
             yield pb.StreamAttributionsResponse(items=part)
 
     async def _visit(self, request: Any) -> tuple[visit_pb2.Visit, Visit]:

@@ -5,7 +5,7 @@ The position of an outlet and the log are in one store and one hash slot, so bot
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from footfall_eventlog.checkpoint_store import Position, order_of

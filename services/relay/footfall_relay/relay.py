@@ -67,14 +67,9 @@ class Relay:
         outlets = await asyncio.to_thread(self._file.current)
         paused = await self._positions.paused() | {outlet.name for outlet in outlets.values() if outlet.paused}
         wanted = {
-            (name, number): outlet
-            for name, outlet in outlets.items()
-            if name not in paused
-            for number in self._held
+            (name, number): outlet for name, outlet in outlets.items() if name not in paused for number in self._held
         }
-        ended = [
-            key for key, (outlet, task) in self._running.items() if wanted.get(key) != outlet or task.done()
-        ]
+        ended = [key for key, (outlet, task) in self._running.items() if wanted.get(key) != outlet or task.done()]
         await self._stop(ended)
         for key, outlet in wanted.items():
             if key not in self._running:

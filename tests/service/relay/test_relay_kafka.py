@@ -22,7 +22,13 @@ PARTITIONS = 3
 
 def messages(visits: int, events: int, *, size: int = 10) -> list[Message]:
     return [
-        Message(Reference(EVENT, f"{number:06d}", f"visit-{visit}", f"event-{number}"), f"visit-{visit}", "shop", number, {"data": "x" * size})
+        Message(
+            Reference(EVENT, f"{number:06d}", f"visit-{visit}", f"event-{number}"),
+            f"visit-{visit}",
+            "shop",
+            number,
+            {"data": "x" * size},
+        )
         for number in range(events)
         for visit in range(visits)
     ]
