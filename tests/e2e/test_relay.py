@@ -280,7 +280,7 @@ async def test_parquet_files_by_day_and_site_hold_all_events_and_erasures(
 
 
 def visits_in(receiver: Receiver) -> set[str]:
-    return {message["subject"] for message in receiver.messages}
+    return {one["subject"] for one in receiver.messages if one["type"] == "footfall.event"}
 
 
 def hidden(folder: Path) -> list[Path]:
