@@ -74,7 +74,7 @@ def suite_environment(data_dir: Path, ports: Mapping[str, int], credentials: Cre
         "COLLECTOR_TARGET": address("COLLECTOR_PORT"),
         "IDENTITY_TARGET": address("IDENTITY_PORT"),
         "HISTORY_TARGET": address("HISTORY_PORT"),
-        "RELAY_AUTOSTART": str(bool(os.environ.get("RELAY_FILE"))).lower(),
+        "STARTS_RELAY": str(bool(os.environ.get("RELAY_FILE"))).lower(),
         "API_USER": credentials.user,
         "API_PASSWORD": credentials.password,
         "GATEWAY_KEYS_FILE": os.environ.get("GATEWAY_KEYS_FILE") or str(data_dir / "keys.json"),

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import ROOT
-from tests.arch.house import PROGRAMS, SERVICES, own_dependencies
+from tests.arch.house import PROCESSES, PROGRAMS, own_dependencies
 from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
 
@@ -95,7 +95,7 @@ def running(scripts: Path, service: str, settings: dict[str, str]) -> Iterator[s
         process.wait()
 
 
-@pytest.mark.parametrize("installed", SERVICES, indirect=True, ids=str)
+@pytest.mark.parametrize("installed", PROCESSES, indirect=True, ids=str)
 async def test_a_service_installs_alone_starts_answers_and_ends_in_order(
     installed: tuple[str, Path], redis_database_url: str, mongo_url: str, mongo_database: str
 ) -> None:

@@ -13,7 +13,7 @@ from footfall_servicekit.settings import unknown_variables, variable
 from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, suite_environment
 from docs.generate.__main__ import outdated
 from docs.generate.settings import renamed_variables
-from tests.arch.house import SERVICES, own_dependencies, secrets_of, settings_class
+from tests.arch.house import PROCESSES, SERVICES, own_dependencies, secrets_of, settings_class
 from tests.tools.kustomize import render
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -26,6 +26,7 @@ KUBERNETES = OVERLAYS["small"]
 BACKING = {"valkey": 6379, "mongo": 27017}
 
 every_service = pytest.mark.parametrize("service", SERVICES)
+every_process = pytest.mark.parametrize("service", PROCESSES)
 
 
 def variables(service: str) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def variables(service: str) -> dict[str, Any]:
 def dockerfile(service: str) -> dict[str, list[str]]:
     """By instruction, the arguments of a service's Dockerfile."""
     found: dict[str, list[str]] = {}
-    for line in (SERVICES[service] / "Dockerfile").read_text(encoding="utf-8").splitlines():
+    for line in (PROCESSES[service] / "Dockerfile").read_text(encoding="utf-8").splitlines():
         instruction, _, arguments = line.partition(" ")
         found.setdefault(instruction, []).append(arguments)
     return found
@@ -47,7 +48,7 @@ def test_generated_tables_are_up_to_date() -> None:
     assert [*outdated()] == [], "run `make reference`"
 
 
-@every_service
+@every_process
 def test_the_page_of_settings_has_every_variable_of_a_service(service: str) -> None:
     page = (ROOT / "docs" / "ops" / "settings.md").read_text(encoding="utf-8")
     assert [name for name in variables(service) if f"`{name}`" not in page] == []
@@ -63,14 +64,14 @@ def test_every_metric_has_the_prefix_of_the_suite() -> None:
 
 
 def test_no_old_name_of_a_setting_is_a_name_in_use() -> None:
-    in_use = {name for service in SERVICES for name in variables(service)}
+    in_use = {name for service in PROCESSES for name in variables(service)}
     old, new = {*renamed_variables()}, {*renamed_variables().values()}
     assert len(old) > 50
     assert not old & in_use
     assert new <= in_use
 
 
-@every_service
+@every_process
 def test_every_number_has_limits(service: str) -> None:
     cls = settings_class(service)
     numbers = {
@@ -83,14 +84,14 @@ def test_every_number_has_limits(service: str) -> None:
     assert [variable(cls, name) for name, found in limits.items() if not {"g", "l"} <= found] == []
 
 
-@every_service
+@every_process
 def test_what_others_are_told_is_not_taken_for_a_slip(service: str) -> None:
     told = suite_environment(Path("/data"), DEFAULT_PORTS, Credentials("user", "password"))
-    every = {name for other in SERVICES for name in variables(other)}
+    every = {name for other in PROCESSES for name in variables(other)}
     assert unknown_variables(settings_class(service), every | set(told) | set(os.environ)) == {}
 
 
-@every_service
+@every_process
 def test_a_service_reads_what_the_embedded_run_says(service: str) -> None:
     assert variables(service)[f"{service.upper()}_PORT"] == DEFAULT_PORTS[f"{service.upper()}_PORT"]
     told = suite_environment(Path("/data"), DEFAULT_PORTS, Credentials("user", "password"))
@@ -99,7 +100,7 @@ def test_a_service_reads_what_the_embedded_run_says(service: str) -> None:
             assert told[name] == str(default)
 
 
-@every_service
+@every_process
 def test_compose_tells_a_service_only_what_it_reads_and_everything_that_differs(service: str) -> None:
     known = variables(service)
     told = COMPOSE["services"][service]["environment"]
@@ -108,15 +109,15 @@ def test_compose_tells_a_service_only_what_it_reads_and_everything_that_differs(
     assert addresses <= set(told), "the default of an address is this machine, which a container is not"
 
 
-@pytest.mark.parametrize("service", [service for service in SERVICES if service != "gateway"])
+@pytest.mark.parametrize("service", [service for service in PROCESSES if service != "gateway"])
 def test_containers_without_tls_say_that_they_are(service: str) -> None:
     for told in (COMPOSE["services"][service]["environment"], KUBERNETES["ConfigMap", "footfall"]["data"]):
         assert told["ALLOW_INSECURE_GRPC"] == "true", "an image listens to all: its service would not start"
 
 
-@every_service
+@every_process
 def test_addresses_in_compose_are_those_of_its_containers(service: str) -> None:
-    ports = BACKING | {name: DEFAULT_PORTS[f"{name.upper()}_PORT"] for name in SERVICES}
+    ports = BACKING | {name: DEFAULT_PORTS[f"{name.upper()}_PORT"] for name in PROCESSES}
     for name, value in COMPOSE["services"][service]["environment"].items():
         if name.endswith(("_URL", "_TARGET")):
             host, port = re.fullmatch(r"(?:\w+://.+@|dns:///)(\w+):(\d+)", value).groups()  # type: ignore[union-attr]
@@ -124,7 +125,7 @@ def test_addresses_in_compose_are_those_of_its_containers(service: str) -> None:
             assert int(port) == ports[host]
 
 
-@every_service
+@every_process
 def test_every_container_has_a_health_check_of_its_own_port(service: str) -> None:
     check = " ".join(COMPOSE["services"][service]["healthcheck"]["test"])
     assert f"127.0.0.1:{DEFAULT_PORTS[f'{service.upper()}_PORT']}" in check
@@ -158,22 +159,22 @@ def test_kubernetes_tells_a_service_the_secrets_it_reads_and_no_others(service: 
     assert not secrets_of(service, with_urls=True) & set(KUBERNETES["ConfigMap", "footfall"]["data"])
 
 
-@every_service
+@every_process
 def test_an_image_holds_the_wheels_that_the_service_needs_and_starts_it(service: str) -> None:
-    path = SERVICES[service].relative_to(ROOT).as_posix()
+    path = PROCESSES[service].relative_to(ROOT).as_posix()
     assert COMPOSE["services"][service]["build"] == {"context": ".", "dockerfile": f"{path}/Dockerfile"}
     image = dockerfile(service)
     sources = {*own_dependencies(service), path}
     built = image["RUN"][1].split(" --wheel-dir /wheels ")[1].split()
     assert {source.removeprefix("./") for source in built} == sources
     assert {copied.split("/ ")[0] for copied in image["COPY"] if copied.endswith("/")} >= sources
-    project = tomllib.loads((SERVICES[service] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((PROCESSES[service] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"footfall-{service}" in project["scripts"]
     assert image["CMD"] == [f'["footfall-{service}"]']
     assert image["USER"] == ["10001:10001"]
 
 
-@every_service
+@every_process
 def test_an_image_listens_where_the_service_does_by_default(service: str) -> None:
     image = dockerfile(service)
     assert image["EXPOSE"] == [str(variables(service)[f"{service.upper()}_PORT"])]

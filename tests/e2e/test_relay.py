@@ -1,4 +1,4 @@
-"""The relay beside the suite: receivers get each change at least once, signed, in order, whatever they do meanwhile."""
+"""The relay beside the suite: receivers get each change at least once, signed, in order, also while they fail."""
 
 import asyncio
 import itertools
@@ -78,7 +78,7 @@ async def test_a_receiver_that_fails_hangs_and_restarts_gets_each_change_signed_
     await visit(3)
     await until_received(receiver, sent)
     await receiver.stop()
-    await visit(3)  # a beacon is stored at once, whoever does not listen
+    await visit(3)  # a beacon is stored immediately, also while the receiver does not listen
     await asyncio.sleep(1)
     receiver.answer = lambda _: 204
     await receiver.start()

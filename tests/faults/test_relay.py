@@ -1,4 +1,4 @@
-"""A receiver is down for five minutes of load, and a relay is killed: nothing is lost, and nobody else notices."""
+"""A receiver is down for five minutes of load, and a relay is killed: nothing is lost, and beacons do not notice."""
 
 import asyncio
 import time

@@ -18,7 +18,7 @@ from tests.tools.receiver import SECRET, Receiver
 from tests.tools.suite import Suite
 from tests.tools.visits import Event, event, now_ms
 
-TOLD = ("REDIS_URL", "HISTORY_TARGET", "IDENTITY_TARGET", "ERASURE_KEY")
+GIVEN = ("REDIS_URL", "HISTORY_TARGET", "IDENTITY_TARGET", "ERASURE_KEY")
 
 
 class Outlets:
@@ -35,7 +35,7 @@ class Outlets:
     @property
     def settings(self) -> dict[str, str]:
         """The settings of the relay."""
-        known = {name: self._suite.environment[name] for name in TOLD if name in self._suite.environment}
+        known = {name: self._suite.environment[name] for name in GIVEN if name in self._suite.environment}
         return known | {
             "RELAY_FILE": str(self.file),
             "RELAY_METRICS_PORT": "0",

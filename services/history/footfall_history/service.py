@@ -351,7 +351,7 @@ class HistoryService(HistoryServiceServicer):
     async def StreamAttributions(  # noqa: N802
         self, request: pb.StreamAttributionsRequest, _context: Context
     ) -> AsyncGenerator[pb.StreamAttributionsResponse, None]:
-        """Events as they are attributed now, and those of which the caller was told something else."""
+        """Events as they are attributed now, and those of which the caller has got another attribution."""
         async for part in stream_in_parts(self.attributions.items(request), _MESSAGE_BYTES, pb.AttributedItem.ByteSize):
             yield pb.StreamAttributionsResponse(items=part)
 

@@ -15,7 +15,7 @@ from footfall_relay import metrics
 from footfall_relay.messages import ERASURE, EVENT, Message, Reference, sequence_of
 from footfall_relay.outlets import Sink, open_sink
 from footfall_relay.outlets_file import Outlet
-from footfall_relay.positions import DeadLetter, LeaseLostError, Positions, Told
+from footfall_relay.positions import DeadLetter, LeaseLostError, Positions, Reported
 from footfall_relay.stamping import HistoryUnavailableError, Key, NotStoredError, Stamped, Stamper
 
 _ENTRIES_PER_READ: Final = 32
@@ -57,7 +57,7 @@ class Delivery:
     async def _deliver(self, sink: Sink) -> None:
         name, number = self._outlet.name, self._number
         position = taken = await self._positions.of(name, number)
-        told: dict[str, Told] = {}
+        reported: dict[str, Reported] = {}
         while True:
             found = await self._positions.read(number, position, count=_ENTRIES_PER_READ, max_bytes=_BYTES_PER_READ)
             _waiting.worked(name)
@@ -67,28 +67,28 @@ class Delivery:
                 _log.error("the event log no longer holds what an outlet had to take", **about)
             position = found.position
             if found.entries:
-                stamped = await self._stamp(found.entries, told)
+                stamped = await self._stamp(found.entries, reported)
                 # An erasure waits for what comes before it, and what follows waits for the erasure.
                 for _, part in groupby(stamped.messages, lambda message: message.kind == ERASURE):
                     await self._put(sink, [*part])
-                told |= stamped.told
+                reported |= stamped.reported
             if not sink.holds and position != taken:
                 await sink.flush()
-                await self._positions.move(name, number, position, told)
-                taken, told = position, {}
+                await self._positions.move(name, number, position, reported)
+                taken, reported = position, {}
             if not found.entries:
                 await asyncio.sleep(_IDLE_S)
 
-    async def _stamp(self, entries: Sequence[Entry], held: dict[str, Told]) -> Stamped:
+    async def _stamp(self, entries: Sequence[Entry], held: dict[str, Reported]) -> Stamped:
         """The messages of entries. Events that history does not have for too long become dead letters."""
         visit_ids = self._stamper.visits_of(self._outlet, entries)
         unknown = [visit_id for visit_id in visit_ids if visit_id not in held]
-        told = await self._positions.told(self._outlet.name, self._number, unknown) | held
+        reported = await self._positions.reported(self._outlet.name, self._number, unknown) | held
         give_up_at = time.monotonic() + self._missing_wait_s
         skipped: list[Key] = []
         while True:
             try:
-                return await self._stamper.stamp(self._outlet, entries, told, skipped=skipped)
+                return await self._stamper.stamp(self._outlet, entries, reported, skipped=skipped)
             except NotStoredError as error:
                 _waiting.failed(self._outlet.name, error=_NOT_STORED)
                 if time.monotonic() < give_up_at:

@@ -14,7 +14,7 @@ FAILURES = Counter(
 )
 DELIVERY_SECONDS = Histogram(
     "footfall_relay_delivery_seconds",
-    "Time that an outlet needs to take what is delivered at once, with all attempts.",
+    "Time that an outlet needs to take what is delivered together, with all attempts.",
     ["outlet"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0),
 )

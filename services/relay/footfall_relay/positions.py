@@ -1,4 +1,4 @@
-"""What the relay keeps in Redis: positions of outlets beside the log, what they were told of visits, dead letters.
+"""What the relay keeps in Redis: positions of outlets beside the log, what they have got, dead letters.
 
 The position of an outlet and the log are in one store and one hash slot, so both go back together if the store does.
 """
@@ -19,7 +19,7 @@ from footfall_relay.messages import Reference
 LEASE_MS: Final = 10_000
 _KEYS_PER_CALL: Final = 500
 _ANONYMOUS_MS: Final = 7_200_000
-"""How long is remembered what was told of a visit that has named no identity. A late event finds it by its receipt."""
+"""How long a visit that has named no identity is remembered. Later, its earlier events are found by their receipt."""
 _DAY_MS: Final = 86_400_000
 _PAUSED: Final = f"relay-paused:{hash_tag(0)}"
 
@@ -44,8 +44,8 @@ class LeaseLostError(Exception):
     """Another process relays the partition now."""
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True):
-    """What an outlet was told of a visit: its last event, and attributions as history encodes them."""
+class Reported(msgspec.Struct, frozen=True, array_like=True):
+    """What an outlet has got about a visit: its last event, and attributions as history encodes them."""
 
     last_ms: int
     last_id: str
@@ -69,7 +69,7 @@ class Read(NamedTuple):
 
 
 _encode = msgspec.msgpack.encode
-_told = msgspec.msgpack.Decoder(Told).decode
+_reported = msgspec.msgpack.Decoder(Reported).decode
 _letter = msgspec.msgpack.Decoder(DeadLetter).decode
 
 
@@ -79,7 +79,7 @@ class Positions:
     def __init__(
         self, redis: PartitionedRedis, holder: str, *, known_days: int, max_dead_letters: int, dead_letter_days: int
     ) -> None:
-        """`holder`: this process. `known_days`: how long is remembered what was told of a visit with an identity."""
+        """`holder`: this process. `known_days`: how long a visit with an identity is remembered."""
         self.redis = redis
         self._holder = holder
         self._known_ms = known_days * _DAY_MS
@@ -128,22 +128,22 @@ class Positions:
             position = Position(entries[-1].id, position.ordinal + len(entries))
         return Read(entries, position, lost)
 
-    async def told(self, outlet: str, number: int, visit_ids: Sequence[str]) -> dict[str, Told]:
-        """What the outlet was told of these visits, as far as it is remembered."""
+    async def reported(self, outlet: str, number: int, visit_ids: Sequence[str]) -> dict[str, Reported]:
+        """What the outlet has got about these visits, as far as it is remembered."""
         if not visit_ids:
             return {}
-        found = await self.redis[number].mget([_told_key(outlet, number, visit_id) for visit_id in visit_ids])
-        return {visit_id: _told(value) for visit_id, value in zip(visit_ids, found, strict=True) if value}
+        found = await self.redis[number].mget([_reported_key(outlet, number, visit_id) for visit_id in visit_ids])
+        return {visit_id: _reported(value) for visit_id, value in zip(visit_ids, found, strict=True) if value}
 
-    async def move(self, outlet: str, number: int, position: Position, told: Mapping[str, Told]) -> None:
+    async def move(self, outlet: str, number: int, position: Position, reported: Mapping[str, Reported]) -> None:
         """Note that the outlet has taken all up to a position. Raises LeaseLostError.
 
-        What it was told comes first: after a crash in between it is told the same again.
+        What it has got is written first: after a crash in between it gets the same again.
         """
         pipeline = self.redis[number].pipeline(transaction=False)
-        for count, (visit_id, value) in enumerate(told.items(), 1):
+        for count, (visit_id, value) in enumerate(reported.items(), 1):
             kept_ms = self._known_ms if value.attribution.count(b"[") > 2 else _ANONYMOUS_MS  # more than one range
-            pipeline.set(_told_key(outlet, number, visit_id), _encode(value), px=kept_ms)
+            pipeline.set(_reported_key(outlet, number, visit_id), _encode(value), px=kept_ms)
             if count % _KEYS_PER_CALL == 0:
                 await pipeline.execute()
         await pipeline.execute()
@@ -212,7 +212,7 @@ def _positions_key(number: int) -> str:
     return f"relay:{hash_tag(number)}:positions"
 
 
-def _told_key(outlet: str, number: int, visit_id: str) -> str:
+def _reported_key(outlet: str, number: int, visit_id: str) -> str:
     return f"relay:{hash_tag(number)}:{outlet}:{visit_id}"
 
 

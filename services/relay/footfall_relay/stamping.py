@@ -38,7 +38,7 @@ from footfall_relay.messages import (
     sequence_of,
 )
 from footfall_relay.outlets_file import Outlet
-from footfall_relay.positions import Told
+from footfall_relay.positions import Reported
 
 _IDENTITIES_PER_CALL: Final = 1_000
 
@@ -59,10 +59,10 @@ class NotStoredError(Exception):
 
 
 class Stamped(NamedTuple):
-    """The messages of some entries in their order, and what the outlet is told of their visits by them."""
+    """The messages of some entries in their order, and what the outlet has got about their visits then."""
 
     messages: list[Message]
-    told: dict[str, Told]
+    reported: dict[str, Reported]
 
 
 class Stamper:
@@ -99,9 +99,9 @@ class Stamper:
         return [*dict.fromkeys(one.visit_id for one in _references(outlet, entries) if one.visit_id)]
 
     async def stamp(
-        self, outlet: Outlet, entries: Iterable[Entry], told: Mapping[str, Told], *, skipped: Sequence[Key] = ()
+        self, outlet: Outlet, entries: Iterable[Entry], reported: Mapping[str, Reported], *, skipped: Sequence[Key] = ()
     ) -> Stamped:
-        """The messages of entries. `told`: what the outlet was told of visits. `skipped`: events that are given up.
+        """The messages of entries. `reported`: what the outlet has got about visits. `skipped`: events that are given up.
 
         Raises HistoryUnavailableError and NotStoredError.
         """
@@ -110,7 +110,9 @@ class Stamper:
         for reference in references:
             if reference.kind == EVENT and (reference.visit_id, reference.event_id) not in skipped:
                 wanted[reference.visit_id].setdefault(reference.event_id, reference)
-        request = StreamAttributionsRequest(visits=[_asked(visit_id, wanted[visit_id], told) for visit_id in wanted])
+        request = StreamAttributionsRequest(
+            visits=[_asked(visit_id, wanted[visit_id], reported) for visit_id in wanted]
+        )
         found: dict[Reference, AttributedEvent] = {}
         revised: dict[str, list[tuple[Reference, AttributedEvent]]] = defaultdict(list)
         attributions: dict[str, bytes] = {}
@@ -132,7 +134,7 @@ class Stamper:
                     found[wanted[visit_id][event.event.event.event_id]] = event
         if missing:
             raise NotStoredError(missing)
-        return await self._stamped(outlet, references, found, revised, _now_told(told, found, attributions))
+        return await self._stamped(outlet, references, found, revised, _now_reported(reported, found, attributions))
 
     async def again(self, references: Sequence[Reference]) -> list[Message]:
         """The messages of dead letters by what is known now, without events that are no longer stored.
@@ -191,7 +193,7 @@ class Stamper:
         references: Sequence[Reference],
         found: Mapping[Reference, AttributedEvent],
         revised: Mapping[str, list[tuple[Reference, AttributedEvent]]],
-        told: dict[str, Told],
+        reported: dict[str, Reported],
     ) -> Stamped:
         """Put the messages into their order: revised ones follow the last event of their visit."""
         last = {reference.visit_id: reference for reference in references if reference in found}
@@ -215,7 +217,7 @@ class Stamper:
             self._message(reference, event, contacts) if event else erasure_message(reference)
             for reference, event in pairs
         ]
-        return Stamped(messages, told)
+        return Stamped(messages, reported)
 
     def _message(self, reference: Reference, event: AttributedEvent, contacts: Mapping[str, Identity]) -> Message:
         identities = event.event.stamp.identity_id, event.event.event.identity_id
@@ -252,22 +254,24 @@ def _references(outlet: Outlet, entries: Iterable[Entry]) -> Iterator[Reference]
 
 
 def _asked(
-    visit_id: str, wanted: Mapping[str, Reference], told: Mapping[str, Told]
-) -> StreamAttributionsRequest.ToldVisit:
-    asked = StreamAttributionsRequest.ToldVisit(visit_id=visit_id, event_ids=wanted)
-    if known := told.get(visit_id):
+    visit_id: str, wanted: Mapping[str, Reference], reported: Mapping[str, Reported]
+) -> StreamAttributionsRequest.ReportedVisit:
+    asked = StreamAttributionsRequest.ReportedVisit(visit_id=visit_id, event_ids=wanted)
+    if known := reported.get(visit_id):
         asked.attribution = known.attribution
         asked.last.time_ms, asked.last.id = known.last_ms, known.last_id
     return asked
 
 
-def _now_told(
-    told: Mapping[str, Told], found: Mapping[Reference, AttributedEvent], attributions: Mapping[str, bytes]
-) -> dict[str, Told]:
+def _now_reported(
+    reported: Mapping[str, Reported], found: Mapping[Reference, AttributedEvent], attributions: Mapping[str, bytes]
+) -> dict[str, Reported]:
     last: dict[str, tuple[int, str]] = {}
     for reference, event in found.items():
         key = event.event.event.event_time_ms, event.event.event.event_id
-        known = told.get(reference.visit_id)
+        known = reported.get(reference.visit_id)
         before = last.get(reference.visit_id) or ((known.last_ms, known.last_id) if known else (0, ""))
         last[reference.visit_id] = max(before, key)
-    return {visit_id: Told(*key, attributions[visit_id]) for visit_id, key in last.items() if visit_id in attributions}
+    return {
+        visit_id: Reported(*key, attributions[visit_id]) for visit_id, key in last.items() if visit_id in attributions
+    }

@@ -9,7 +9,7 @@ from footfall_eventlog.log import HISTORY_GROUP, RELAY_GROUP, stream_key
 from footfall_eventlog.partitions import PartitionedRedis
 from footfall_eventlog.stream import PAYLOAD_FIELD, mark_key
 from footfall_relay.messages import EVENT, Reference
-from footfall_relay.positions import DeadLetter, LeaseLostError, Positions, Told
+from footfall_relay.positions import DeadLetter, LeaseLostError, Positions, Reported
 
 LOG = stream_key(0)
 MARK = mark_key(LOG, HISTORY_GROUP)
@@ -69,10 +69,10 @@ async def test_one_process_has_a_partition_and_another_cannot_move_its_outlets(p
     assert await mine.hold(0)
     assert await mine.hold(0)
     assert not await other.hold(0)
-    told = {"a visit": Told(5, "an event", b'[["","x"]]')}
-    await mine.move("crm", 0, Position("5-0", 5), told)
+    reported = {"a visit": Reported(5, "an event", b'[["","x"]]')}
+    await mine.move("crm", 0, Position("5-0", 5), reported)
     assert await other.of("crm", 0) == Position("5-0", 5)
-    assert await other.told("crm", 0, ["a visit", "another"]) == told
+    assert await other.reported("crm", 0, ["a visit", "another"]) == reported
     with pytest.raises(LeaseLostError):
         await other.move("crm", 0, Position("9-0", 9), {})
     await other.release(0)

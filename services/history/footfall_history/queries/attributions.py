@@ -1,6 +1,6 @@
-"""Events as they are attributed now, and the earlier events of which a caller was told another attribution.
+"""Events as they are attributed now, and the earlier events of which a caller has got another attribution.
 
-What a caller was told of a visit is the attribution of each range of its order keys, as keyed hashes. The caller keeps
+What a caller has got about a visit is the attribution of each range of its order keys, as keyed hashes. The caller keeps
 them and gives them back, so history remembers nothing of its callers.
 """
 
@@ -24,11 +24,11 @@ _MAX_REVISED_BYTES: Final = 16 * 1024 * 1024
 _EVENTS_PER_READ: Final = 100
 _HASH_DIGITS: Final = 16
 
-Told = list[tuple[str, str]]
+Reported = list[tuple[str, str]]
 """The order key at which each range begins, and the hash of its attribution."""
 
 _encode = msgspec.json.encode
-_decode = msgspec.json.Decoder(Told).decode
+_decode = msgspec.json.Decoder(Reported).decode
 
 
 class Attributions:
@@ -63,27 +63,31 @@ class Attributions:
                     yield pb.AttributedItem(visit_id=asked.visit_id, event=_attributed(known, document))
             if known is None:
                 continue
-            told = [(key, self._hash(part)) for key, part in known.ranges()]
-            before = _told(asked.attribution) or [("", self._anonymous)]
-            if told != before and left > 0 and left_bytes > 0:
-                async for document in self._revised(asked, documents, before, told):
+            reported = [(key, self._hash(part)) for key, part in known.ranges()]
+            before = _reported(asked.attribution) or [("", self._anonymous)]
+            if reported != before and left > 0 and left_bytes > 0:
+                async for document in self._revised(asked, documents, before, reported):
                     item = pb.AttributedItem(visit_id=asked.visit_id, revised=_attributed(known, document))
                     left, left_bytes = left - 1, left_bytes - item.ByteSize()
                     yield item
                     if left <= 0 or left_bytes <= 0:
                         break
-            yield pb.AttributedItem(visit_id=asked.visit_id, attribution=_encode(told))
+            yield pb.AttributedItem(visit_id=asked.visit_id, attribution=_encode(reported))
 
     def _hash(self, part: ErasableRange) -> str:
-        """The hash of what a caller is told of the events in a range."""
+        """The hash of what a caller gets about the events in a range."""
         state, identity, session_id, _ = part.attribution
         return self._tombstones.hash_of(f"{state:d}/{part.is_erased:d}/{session_id}/{identity}")[:_HASH_DIGITS]
 
     async def _revised(
-        self, asked: pb.StreamAttributionsRequest.ToldVisit, documents: Mapping[str, Document], before: Told, told: Told
+        self,
+        asked: pb.StreamAttributionsRequest.ReportedVisit,
+        documents: Mapping[str, Document],
+        before: Reported,
+        reported: Reported,
     ) -> AsyncGenerator[Document, None]:
-        """The events that the caller was told of and that have another attribution now, in order."""
-        where: Document = {"order_key": {"$gte": _first_difference(before, told)}}
+        """The events that the caller has got and that have another attribution now, in order."""
+        where: Document = {"order_key": {"$gte": _first_difference(before, reported)}}
         if asked.HasField("last"):
             where["order_key"] |= {"$lte": order_key(asked.last.time_ms, asked.last.id)}
         elif received := [
@@ -96,7 +100,7 @@ class Attributions:
         async for group in self._store.events_of([asked.visit_id], where, None, _EVENTS_PER_READ):
             for document in group:
                 key = document["order_key"]
-                if document["event_id"] not in asked_ids and _hash_at(before, key) != _hash_at(told, key):
+                if document["event_id"] not in asked_ids and _hash_at(before, key) != _hash_at(reported, key):
                     yield document
 
 
@@ -112,14 +116,14 @@ def _attributed(visit: Visit, document: Document) -> pb.AttributedEvent:
     return found
 
 
-def _told(attribution: bytes) -> Told:
+def _reported(attribution: bytes) -> Reported:
     try:
         return _decode(attribution) if attribution else []
     except msgspec.DecodeError:
         raise RequestError.invalid("visits.attribution", "must be what this method returned") from None
 
 
-def _first_difference(one: Told, other: Told) -> str:
+def _first_difference(one: Reported, other: Reported) -> str:
     """The least order key whose attribution may differ."""
     for (start, hashed), (other_start, other_hashed) in zip(one, other, strict=False):
         if start != other_start:
@@ -130,5 +134,5 @@ def _first_difference(one: Told, other: Told) -> str:
     return longer[min(len(one), len(other))][0]
 
 
-def _hash_at(told: Told, key: str) -> str:
-    return told[bisect_right(told, key, key=lambda part: part[0]) - 1][1]
+def _hash_at(reported: Reported, key: str) -> str:
+    return reported[bisect_right(reported, key, key=lambda part: part[0]) - 1][1]

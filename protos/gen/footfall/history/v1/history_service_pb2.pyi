@@ -2092,12 +2092,12 @@ Global___LiveVisit: _TypeAlias = LiveVisit  # noqa: Y015
 
 @_typing.final
 class StreamAttributionsRequest(_message.Message):
-    """Which events of which visits, and what the caller was told of these visits before."""
+    """Which events of which visits, and what the caller has got about these visits before."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class ToldVisit(_message.Message):
+    class ReportedVisit(_message.Message):
         """A visit."""
 
         DESCRIPTOR: _descriptor.Descriptor
@@ -2109,14 +2109,14 @@ class StreamAttributionsRequest(_message.Message):
         visit_id: _builtins.str
         """The visit, by the id in the event log. Required."""
         attribution: _builtins.bytes
-        """`attribution` of the answer before. Empty: the caller was told of no identity."""
+        """`attribution` of the answer before. Empty: the caller has got no identity."""
         @_builtins.property
         def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """Its events that are asked for."""
 
         @_builtins.property
         def last(self) -> Global___Position:
-            """The last event, by event_time_ms and event_id, that the caller was told of. Absent: not known; then those count
+            """The last event, by event_time_ms and event_id, that the caller has got. Absent: not known; then those count
             that were received before all that are asked for.
             """
 
@@ -2136,13 +2136,13 @@ class StreamAttributionsRequest(_message.Message):
 
     VISITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def visits(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamAttributionsRequest.ToldVisit]:
+    def visits(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamAttributionsRequest.ReportedVisit]:
         """The visits, with at most 10,000 events together."""
 
     def __init__(
         self,
         *,
-        visits: _abc.Iterable[Global___StreamAttributionsRequest.ToldVisit] | None = ...,
+        visits: _abc.Iterable[Global___StreamAttributionsRequest.ReportedVisit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -2190,14 +2190,14 @@ class AttributedItem(_message.Message):
     visit_id: _builtins.str
     """The visit, by the id in the request."""
     attribution: _builtins.bytes
-    """What the caller has now been told of the visit: for the next request. Opaque; names nobody."""
+    """What the caller has got about the visit now: for the next request. Opaque; names nobody."""
     @_builtins.property
     def event(self) -> Global___AttributedEvent:
         """An event that was asked for."""
 
     @_builtins.property
     def revised(self) -> Global___AttributedEvent:
-        """An earlier event, of which the caller was told another attribution. At most 10,000, and 16 MiB, in one answer: the
+        """An earlier event, of which the caller has got another attribution. At most 10,000, and 16 MiB, in one answer: the
         earliest ones of the first visits.
         """
 

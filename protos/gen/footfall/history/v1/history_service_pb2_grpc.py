@@ -477,7 +477,7 @@ class HistoryServiceServicer(object):
 
     def StreamAttributions(self, request, context):
         """Streams events with who the visitor was, by what is known now, and the earlier events of their visits of which the
-        caller was told something else. For the relay only. Visits come in the order of the request. Of one visit, first
+        caller has got another attribution. For the relay only. Visits come in the order of the request. Of one visit, first
         each event that was asked for, in the order of the request, then the revised ones in the order in which they
         happened, then its `attribution`.
 

@@ -244,7 +244,7 @@ class HistoryServiceStub:
     """
     StreamAttributions: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamAttributionsRequest, _history_service_pb2.StreamAttributionsResponse]
     """Streams events with who the visitor was, by what is known now, and the earlier events of their visits of which the
-    caller was told something else. For the relay only. Visits come in the order of the request. Of one visit, first
+    caller has got another attribution. For the relay only. Visits come in the order of the request. Of one visit, first
     each event that was asked for, in the order of the request, then the revised ones in the order in which they
     happened, then its `attribution`.
 
@@ -467,7 +467,7 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     """
     StreamAttributions: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamAttributionsRequest, _history_service_pb2.StreamAttributionsResponse]  # type: ignore[assignment]
     """Streams events with who the visitor was, by what is known now, and the earlier events of their visits of which the
-    caller was told something else. For the relay only. Visits come in the order of the request. Of one visit, first
+    caller has got another attribution. For the relay only. Visits come in the order of the request. Of one visit, first
     each event that was asked for, in the order of the request, then the revised ones in the order in which they
     happened, then its `attribution`.
 
@@ -831,7 +831,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_history_service_pb2.StreamAttributionsResponse], _abc.AsyncIterator[_history_service_pb2.StreamAttributionsResponse]]:
         """Streams events with who the visitor was, by what is known now, and the earlier events of their visits of which the
-        caller was told something else. For the relay only. Visits come in the order of the request. Of one visit, first
+        caller has got another attribution. For the relay only. Visits come in the order of the request. Of one visit, first
         each event that was asked for, in the order of the request, then the revised ones in the order in which they
         happened, then its `attribution`.
 
