@@ -101,7 +101,7 @@ class Stamper:
     async def stamp(
         self, outlet: Outlet, entries: Iterable[Entry], reported: Mapping[str, Reported], *, skipped: Sequence[Key] = ()
     ) -> Stamped:
-        """The messages of entries. `reported`: what the outlet has got about visits. `skipped`: events that are given up.
+        """The messages of entries. `reported`: what the outlet has got about visits. `skipped`: events to leave out.
 
         Raises HistoryUnavailableError and NotStoredError.
         """

@@ -1,7 +1,7 @@
 """Events as they are attributed now, and the earlier events of which a caller has got another attribution.
 
-What a caller has got about a visit is the attribution of each range of its order keys, as keyed hashes. The caller keeps
-them and gives them back, so history remembers nothing of its callers.
+What a caller has got about a visit is the attribution of each range of its order keys, as keyed hashes. The caller
+keeps them and gives them back, so history remembers nothing of its callers.
 """
 
 from bisect import bisect_right
