@@ -95,7 +95,7 @@ class Attributions:
             for event_id in asked.event_ids
             if (key := document_id(asked.visit_id, event_id)) in documents
         ]:
-            where["received_ms"] = {"$lt": min(received)}
+            where["received_ms"] = {"$lt": max(received)}
         asked_ids: Collection[str] = frozenset(asked.event_ids)
         async for group in self._store.events_of([asked.visit_id], where, None, _EVENTS_PER_READ):
             for document in group:

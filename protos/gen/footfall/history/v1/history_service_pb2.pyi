@@ -2117,7 +2117,7 @@ class StreamAttributionsRequest(_message.Message):
         @_builtins.property
         def last(self) -> Global___Position:
             """The last event, by event_time_ms and event_id, that the caller has got. Absent: not known; then those count
-            that were received before all that are asked for.
+            that were received before the last one that is asked for.
             """
 
         def __init__(
