@@ -1,7 +1,7 @@
 # Every command of the house. No logic in here: it is in the files that are called.
 
 bin := $(CURDIR)/.venv/bin
-distributions := protos timeline servicekit eventlog services/collector services/identity services/history gateway client ops
+distributions := protos timeline servicekit eventlog services/collector services/identity services/history services/relay gateway client ops
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .PHONY: help install run demo test test-long upgrade-test chaos bench bench-history bench-contacts bench-hostile soak lint types docs-test proto released reference settings requirements audit screenshots wheels up
@@ -85,13 +85,14 @@ reference settings: install ## write the tables in the documents that the source
 
 requirements: install ## pin all versions anew
 	@$(compile) requirements.in -o requirements.txt
+	@$(compile) requirements-relay.in -o requirements-relay.txt
 	@$(compile) --prerelease=if-necessary-or-explicit requirements-dev.in -o requirements-dev.txt
 	@$(compile) requirements-build.in -o requirements-build.txt
 	@$(compile) requirements-checkov.in -o requirements-checkov.txt
 
 audit: install ## ask the vulnerability service of PyPI about every pinned version
 	@$(bin)/pip-audit --strict --disable-pip --require-hashes --progress-spinner=off \
-	    -r requirements.txt -r requirements-dev.txt -r requirements-build.txt
+	    -r requirements.txt -r requirements-relay.txt -r requirements-dev.txt -r requirements-build.txt
 
 screenshots: install ## take the pictures of docs/images from a real suite (2 minutes)
 	@deploy/install-chromium

@@ -25,6 +25,7 @@ DEFAULT_PORTS = {
     "COLLECTOR_PORT": 50051,
     "IDENTITY_PORT": 50052,
     "HISTORY_PORT": 50053,
+    "RELAY_PORT": 50054,
     "REDIS_PORT": 16379,
     "MONGO_PORT": 37017,
 }
@@ -73,6 +74,7 @@ def suite_environment(data_dir: Path, ports: Mapping[str, int], credentials: Cre
         "COLLECTOR_TARGET": address("COLLECTOR_PORT"),
         "IDENTITY_TARGET": address("IDENTITY_PORT"),
         "HISTORY_TARGET": address("HISTORY_PORT"),
+        "STARTS_RELAY": str(bool(os.environ.get("RELAY_FILE"))).lower(),
         "API_USER": credentials.user,
         "API_PASSWORD": credentials.password,
         "GATEWAY_KEYS_FILE": os.environ.get("GATEWAY_KEYS_FILE") or str(data_dir / "keys.json"),

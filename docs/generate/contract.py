@@ -92,6 +92,7 @@ def _ports() -> str:
         "COLLECTOR_PORT": "gRPC: the collector",
         "IDENTITY_PORT": "gRPC: identity",
         "HISTORY_PORT": "gRPC: history",
+        "RELAY_PORT": "gRPC: health of the relay",
         "REDIS_PORT": "Valkey, of `make run`",
         "MONGO_PORT": "the MongoDB server, of `make run`",
     }

@@ -7,6 +7,7 @@ import footfall_eventlog.metrics
 import footfall_gateway.metrics
 import footfall_history.metrics
 import footfall_identity.metrics
+import footfall_relay.metrics
 import footfall_servicekit.metrics
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -28,6 +29,7 @@ _MODULES = {
     "collector": footfall_collector.metrics,
     "identity": footfall_identity.metrics,
     "history": footfall_history.metrics,
+    "relay": footfall_relay.metrics,
     "gateway": footfall_gateway.metrics,
 }
 

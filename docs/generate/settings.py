@@ -14,6 +14,7 @@ from footfall_collector.settings import CollectorSettings
 from footfall_gateway.settings import GatewaySettings
 from footfall_history.settings import HistorySettings
 from footfall_identity.settings import IdentitySettings
+from footfall_relay.settings import RelaySettings
 from footfall_servicekit.settings import ProcessSettings, old_variables, variable
 from footfall_servicekit.values import Accepts
 from pydantic import SecretStr
@@ -25,6 +26,7 @@ SERVICES: dict[str, type[ProcessSettings]] = {
     "collector": CollectorSettings,
     "identity": IdentitySettings,
     "history": HistorySettings,
+    "relay": RelaySettings,
     "gateway": GatewaySettings,
 }
 

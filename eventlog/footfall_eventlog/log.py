@@ -17,6 +17,8 @@ RECORDS_GROUP: Final = "identity"
 HISTORY_GROUP: Final = "history"
 GROUPS: Final = (RECORDS_GROUP, LIVE_GROUP, HISTORY_GROUP)
 """The consumer groups. An entry is removed only when all of them have acknowledged it."""
+RELAY_GROUP: Final = "relay"
+"""The position up to which the relay has delivered. It exists only while outlets are configured."""
 
 STREAM_PREFIX: Final = "log:"
 

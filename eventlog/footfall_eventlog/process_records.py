@@ -38,7 +38,7 @@ Metrics = Mapping[str, MetricWrapperBase]
 
 
 class About(msgspec.Struct, frozen=True):
-    """What stays the same while a process runs. `kind`: `gateway`, `collector`, `identity` or `history`."""
+    """What stays the same while a process runs. `kind`: `gateway`, `collector`, `identity`, `history` or `relay`."""
 
     kind: str
     host: str

@@ -185,6 +185,36 @@ LogAckReplicas = Annotated[
         le=10,
     ),
 ]
+RelayHoldMinutes = Annotated[
+    int,
+    shared(
+        "RELAY_HOLD_MINUTES",
+        60,
+        "How long an entry stays in the event log for an outlet of the relay that does not take it, or is paused, or "
+        "whose relay does not run. What is older is lost for it, and counted. Less when the log reaches "
+        "`COLLECTOR_LOG_MAX_BYTES`. History and the relay need the same one.",
+        ge=1,
+        le=43_200,
+    ),
+]
+ErasureKey = Annotated[
+    SecretKeys,
+    shared(
+        "ERASURE_KEY",
+        None,
+        "Secret of the keyed hashes that mark erased persons. Identity, history and the relay need the same one, "
+        "unless `NEVER_ERASE` is `true`. Set it before the first visit. After a change the new value stands before the "
+        "first one.",
+    ),
+]
+NeverErase = Annotated[
+    bool,
+    shared(
+        "NEVER_ERASE",
+        False,
+        "Start without `ERASURE_KEY`. Persons whose visits are stored in the meantime can never be erased.",
+    ),
+]
 
 
 class ReaderSettings(ServiceSettings):
@@ -204,11 +234,8 @@ class ReaderSettings(ServiceSettings):
     """Transitions (SignIn, UserInfo, SignOut events) of one visit that are used: the earliest ones. Later transitions
     are stored like other events and do not change who the visitor is."""
     visit_idle_minutes: VisitIdleMinutes
-    erasure_key: SecretKeys = shared("ERASURE_KEY", None)
-    """Secret of the keyed hashes that mark erased persons. Identity and history need the same one, unless `NEVER_ERASE`
-    is `true`. Set it before the first visit. After a change the new value stands before the first one."""
-    never_erase: bool = shared("NEVER_ERASE", False)
-    """Start without `ERASURE_KEY`. Persons whose visits are stored in the meantime can never be erased."""
+    erasure_key: ErasureKey
+    never_erase: NeverErase
     erase_anonymous_events: Annotated[bool, OldName("ERASE_ANONYMOUS_STRETCH")] = shared("ERASE_ANONYMOUS_EVENTS", True)
     """Erase with a person also the events of a visit from before it was identified, if that person was the first one it
     named."""

@@ -46,7 +46,8 @@ for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
 end
 """
 
-# KEYS  stream, marks of the groups.  ARGV  id up to which entries may be removed, groups.  Returns how many it removed.
+# KEYS  stream, marks of the groups.  ARGV  id up to which entries may be removed, a group that need not exist, id up to
+# which entries are not kept for it, groups.  Returns how many it removed.
 # In one script, because a group that is set back to an earlier position must find everything that it has to read. What
 # follows its confirmed checkpoint stays: it reads that again when MongoDB is another process than before.
 _TRIM = """
@@ -64,12 +65,19 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   for i = 1, #group, 2 do about[group[i]] = group[i + 1] end
   delivered[about.name] = about['last-delivered-id']
 end
-for i = 2, #ARGV do
+local waits = delivered[ARGV[2]]
+if waits then
+  local ms, sequence = order(waits)
+  local floor_ms, floor_sequence = order(ARGV[3])
+  local is_later = ms > floor_ms or (ms == floor_ms and sequence > floor_sequence)
+  keep_from(is_later and waits or ARGV[3])
+end
+for i = 4, #ARGV do
   if not delivered[ARGV[i]] then return 0 end
   keep_from(delivered[ARGV[i]])
   local oldest = redis.call('XPENDING', KEYS[1], ARGV[i])[2]
   if oldest then keep_from(oldest) end
-  local confirmed = redis.call('HGET', KEYS[i], 'confirmed')
+  local confirmed = redis.call('HGET', KEYS[i - 2], 'confirmed')
   if confirmed then keep_from(confirmed:match('^[^/]+')) end
 end
 return redis.call('XTRIM', KEYS[1], 'MINID', '=', bound)
@@ -292,17 +300,28 @@ def mark_key(stream: str, group: str) -> str:
     return f"checkpoint:{stream.partition(':')[2] or stream}:{group}"
 
 
-async def trim(redis: "Redis", stream: str, groups: Iterable[str], keep_ms: int) -> int:
+async def trim(
+    redis: "Redis",
+    stream: str,
+    groups: Iterable[str],
+    keep_ms: int,
+    *,
+    waits_for: str = "",
+    waits_ms: int | None = None,
+) -> int:
     """Remove entries older than `keep_ms` that all `groups` have acknowledged; return how many.
 
-    Of a group that keeps checkpoints, what follows the last one stays.
+    Of a group that keeps checkpoints, what follows the last one stays. So does what `waits_for`, a group that need not
+    exist, has not reached, unless it is older than `waits_ms`.
 
     Removes nothing when one of the groups does not exist: it has yet to read everything. Raises RedisError.
     """
     client: Any = redis
-    keep_from_ms = int(time.time() * 1000) - keep_ms
+    now_ms = int(time.time() * 1000)
+    floor_ms = 0 if waits_ms is None else now_ms - waits_ms
     names = [*groups]
     keys = [stream, *(mark_key(stream, name) for name in names)]
-    removed: int = await client.eval(_TRIM, len(keys), *keys, f"{keep_from_ms}-0", *names)
+    bounds = f"{now_ms - keep_ms}-0", waits_for, f"{floor_ms}-0"
+    removed: int = await client.eval(_TRIM, len(keys), *keys, *bounds, *names)
     metrics.STREAM_TRIMMED.labels(stream).inc(removed)
     return removed

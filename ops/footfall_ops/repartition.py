@@ -35,8 +35,9 @@ _SWITCHING: Final = ">>"
 _MEMBERS_PER_CALL: Final = 500
 _ENTRIES_PER_CALL: Final = 200
 _BYTES_PER_CALL: Final = 1024 * 1024
-_FORGOTTEN: Final = ("changes:", "checkpoint:", "code:", "codes:", "code-tries:", "log:probe:", "slow:")
-"""Prefixes of keys of a partition that are not copied. Clients of streams begin again; visitors get new codes."""
+_FORGOTTEN: Final = ("changes:", "checkpoint:", "code:", "codes:", "code-tries:", "log:probe:", "relay:", "slow:")
+"""Prefixes of keys of a partition that are not copied. Clients of streams begin again, outlets of the relay with the
+oldest entry; visitors get new codes."""
 
 
 async def repartition(settings: OpsSettings, count: int) -> int:

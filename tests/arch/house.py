@@ -26,8 +26,10 @@ SERVICES = {
     "history": ROOT / "services" / "history",
     "gateway": ROOT / "gateway",
 }
-PROGRAMS = {**SERVICES, "ops": ROOT / "ops"}
-"""What is installed alone: the services, and the command of operators."""
+PROCESSES = {**SERVICES, "relay": ROOT / "services" / "relay"}
+"""The services, and the relay, which not every suite has."""
+PROGRAMS = {**PROCESSES, "ops": ROOT / "ops"}
+"""What is installed alone: these and the command of operators."""
 SERVICEKIT = ROOT / "servicekit" / "footfall_servicekit"
 EVENTLOG = ROOT / "eventlog" / "footfall_eventlog"
 

@@ -26,7 +26,7 @@ from footfall.identity.v1.identity_service_pb2 import ListVisitorsRequest
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 
 from deploy.embedded import ROOT
-from tests.arch.house import SERVICES, own_dependencies
+from tests.arch.house import PROCESSES, own_dependencies
 from tests.tools.batches import batch, message
 from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
@@ -88,7 +88,7 @@ def running(scripts: Path, service: str, settings: dict[str, str]) -> Iterator[s
         process.wait()
 
 
-@pytest.mark.parametrize("installed", SERVICES, indirect=True, ids=str)
+@pytest.mark.parametrize("installed", PROCESSES, indirect=True, ids=str)
 async def test_a_service_installs_alone_is_checked_starts_answers_and_ends_in_order(
     installed: tuple[str, Path], redis_database_url: str, mongo_url: str, mongo_database: str
 ) -> None:
@@ -125,6 +125,8 @@ async def answers(service: str, port: int) -> None:
     """One request, answered from the stores as far as the service has any."""
     if service == "gateway":
         assert http_status(port, "/openapi.json") == http.client.OK
+        return
+    if service == "relay":  # health, which has been asked, is all that it answers
         return
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         if service == "collector":

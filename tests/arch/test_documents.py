@@ -27,7 +27,7 @@ from deploy.embedded import DEFAULT_PORTS, ROOT
 from docs.generate.contract import tables as contract_tables
 from docs.generate.metrics import tables as metric_tables
 from docs.pages import Page, pages, tracked_files
-from tests.arch.house import SERVICES, settings_class
+from tests.arch.house import PROCESSES, settings_class
 
 PAGES = {page.name: page for page in pages()}
 ANSWERS = {
@@ -134,7 +134,7 @@ CONTRACT = [module.DESCRIPTOR for module in (collector, event, history, identity
 CONSTANTS = {
     *(
         variable(settings_class(service), field)
-        for service in SERVICES
+        for service in PROCESSES
         for field in settings_class(service).model_fields
     ),
     *(variable(ContactsSettings, field) for field in ContactsSettings.model_fields),
@@ -146,6 +146,7 @@ CONSTANTS = {
     *(code.name for code in grpc.StatusCode),
     *re.findall(r"`([A-Z_]+)`", contract_tables()["error reasons"]),
     "DEAD_LETTER",  # of a receipt
+    *("CRM_SECRET", "KAFKA_PASSWORD"),  # named by an example of an outlets file
 }
 """Every name in capitals with an underscore that a page may have: settings, other variables, and values of the APIs."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import ROOT
-from tests.arch.house import EVENTLOG, PROGRAMS, SERVICEKIT, SERVICES, imports, package
+from tests.arch.house import EVENTLOG, PROCESSES, PROGRAMS, SERVICEKIT, imports, package
 
 DOMAIN = re.compile(
     r"visit|beacon|identit|contact|sign_?(in|out)|timeline|transition|collector|history|gateway|tracker", re.IGNORECASE
@@ -49,7 +49,7 @@ def test_redis_is_known_to_two_files_of_the_event_log_and_no_store_to_the_servic
     assert importers(SERVICEKIT, "redis", "hiredis", "motor", "pymongo", "bson", "gridfs") == set()
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", PROCESSES)
 def test_grpc_is_known_to_the_service_and_to_the_one_file_that_calls_neighbours(service: str) -> None:
     # A command is a client of its own service.
     assert len(importers(package(service), "grpc") - {"service.py", "contacts_command.py"}) <= 1

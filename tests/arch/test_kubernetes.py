@@ -8,7 +8,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from deploy.embedded import DEFAULT_PORTS, ROOT
-from tests.arch.house import PROGRAMS, SERVICES
+from tests.arch.house import PROCESSES, PROGRAMS, SERVICES, secrets_of
 from tests.tools.kustomize import Document, pod_of, render
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -118,6 +118,36 @@ def test_what_selects_pods_finds_them(overlay: str, service: str) -> None:
         scaler = of_kind(overlay, "HorizontalPodAutoscaler")[service]["spec"]
         assert scaler["scaleTargetRef"]["name"] == service
         assert "replicas" not in deployment
+
+
+def test_the_relay_is_added_beside_an_overlay_with_what_it_reads_and_may_reach() -> None:
+    found = {(one["kind"], one["metadata"]["name"]): one for one in render(FOLDER / "relay")}
+    for document in found.values():
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    spec = found["Deployment", "relay"]["spec"]["template"]["spec"]
+    [started] = spec["containers"]
+    project = tomllib.loads((PROCESSES["relay"] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert started["image"] == f"footfall-relay:{project['version']}"
+    assert {one["containerPort"] for one in started["ports"]} == {DEFAULT_PORTS["RELAY_PORT"], 9054}
+    assert started["securityContext"] == container("small", "history")["securityContext"]
+    secrets = {name for one in started["envFrom"] if (reference := one.get("secretRef")) for name in secret(reference)}
+    told = secrets | {one["name"] for one in started["env"]} | {*of_kind("small", "ConfigMap")["footfall"]["data"]}
+    assert secrets_of("relay", with_urls=True) <= secrets
+    outlets = tomllib.loads(found["ConfigMap", "footfall-outlets"]["data"]["outlets.toml"])
+    assert {one["secret_env"] for one in outlets["webhook"]} <= told
+    called = found["NetworkPolicy", "relay-calls"]["spec"]
+    assert called["podSelector"]["matchExpressions"][0]["values"] == ["history", "identity"]
+    assert {one["port"] for one in called["ingress"][0]["ports"]} == {
+        DEFAULT_PORTS["HISTORY_PORT"],
+        DEFAULT_PORTS["IDENTITY_PORT"],
+    }
+
+
+def secret(reference: dict[str, str]) -> set[str]:
+    """The variables in a Secret of the relay."""
+    documents = yaml.safe_load_all((FOLDER / "relay" / "outlets.yaml").read_text(encoding="utf-8"))
+    found = {one["metadata"]["name"]: one for one in documents if one["kind"] == "Secret"}
+    return {*found[reference["name"]]["stringData"]}
 
 
 def test_autoscaling_asks_for_metrics_that_the_services_have() -> None:

@@ -13,7 +13,7 @@ from footfall_servicekit.settings import unknown_variables, variable
 from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, suite_environment
 from docs.generate.__main__ import outdated
 from docs.generate.settings import meanings_of, renamed_variables
-from tests.arch.house import PROGRAMS, SERVICES, own_dependencies, secrets_of, settings_class
+from tests.arch.house import PROCESSES, PROGRAMS, SERVICES, own_dependencies, secrets_of, settings_class
 from tests.tools.kustomize import pod_of, render
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -29,6 +29,7 @@ BACKING = {"valkey": 6379, "mongo": 27017}
 
 every_service = pytest.mark.parametrize("service", SERVICES)
 every_program = pytest.mark.parametrize("program", PROGRAMS)
+every_process = pytest.mark.parametrize("service", PROCESSES)
 
 
 def variables(service: str) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def test_generated_tables_are_up_to_date() -> None:
     assert [*outdated()] == [], "run `make reference`"
 
 
-@every_service
+@every_process
 def test_the_page_of_settings_has_every_variable_of_a_service(service: str) -> None:
     page = (ROOT / "docs" / "ops" / "settings.md").read_text(encoding="utf-8")
     assert [name for name in variables(service) if f"`{name}`" not in page] == []
@@ -65,14 +66,14 @@ def test_every_metric_has_the_prefix_of_the_suite() -> None:
 
 
 def test_no_old_name_of_a_setting_is_a_name_in_use() -> None:
-    in_use = {name for service in SERVICES for name in variables(service)}
+    in_use = {name for service in PROCESSES for name in variables(service)}
     old, new = {*renamed_variables()}, {*renamed_variables().values()}
     assert len(old) > 50
     assert not old & in_use
     assert new <= in_use
 
 
-@every_service
+@every_process
 def test_every_number_has_limits(service: str) -> None:
     cls = settings_class(service)
     numbers = {
@@ -85,14 +86,14 @@ def test_every_number_has_limits(service: str) -> None:
     assert [variable(cls, name) for name, found in limits.items() if not {"g", "l"} <= found] == []
 
 
-@every_service
+@every_process
 def test_what_others_are_told_is_not_taken_for_a_slip(service: str) -> None:
     told = suite_environment(Path("/data"), DEFAULT_PORTS, Credentials("user", "password"))
-    every = {name for other in SERVICES for name in variables(other)}
+    every = {name for other in PROCESSES for name in variables(other)}
     assert unknown_variables(settings_class(service), every | set(told) | set(os.environ)) == {}
 
 
-@every_service
+@every_process
 def test_a_service_reads_what_the_embedded_run_says(service: str) -> None:
     assert variables(service)[f"{service.upper()}_PORT"] == DEFAULT_PORTS[f"{service.upper()}_PORT"]
     told = suite_environment(Path("/data"), DEFAULT_PORTS, Credentials("user", "password"))
@@ -101,7 +102,7 @@ def test_a_service_reads_what_the_embedded_run_says(service: str) -> None:
             assert told[name] == str(default)
 
 
-@every_service
+@every_process
 def test_compose_tells_a_service_only_what_it_reads_and_everything_that_differs(service: str) -> None:
     known = variables(service)
     told = COMPOSE["services"][service]["environment"]
@@ -110,15 +111,15 @@ def test_compose_tells_a_service_only_what_it_reads_and_everything_that_differs(
     assert addresses <= set(told), "the default of an address is this machine, which a container is not"
 
 
-@pytest.mark.parametrize("service", [service for service in SERVICES if service != "gateway"])
+@pytest.mark.parametrize("service", [service for service in PROCESSES if service != "gateway"])
 def test_containers_without_tls_say_that_they_are(service: str) -> None:
     for told in (COMPOSE["services"][service]["environment"], KUBERNETES["ConfigMap", "footfall"]["data"]):
         assert told["ALLOW_INSECURE_GRPC"] == "true", "an image listens to all: its service would not start"
 
 
-@every_service
+@every_process
 def test_addresses_in_compose_are_those_of_its_containers(service: str) -> None:
-    ports = BACKING | {name: DEFAULT_PORTS[f"{name.upper()}_PORT"] for name in SERVICES}
+    ports = BACKING | {name: DEFAULT_PORTS[f"{name.upper()}_PORT"] for name in PROCESSES}
     for name, value in COMPOSE["services"][service]["environment"].items():
         if name.endswith(("_URL", "_TARGET")):
             host, port = re.fullmatch(r"(?:\w+://.+@|dns:///)(\w+):(\d+)", value).groups()  # type: ignore[union-attr]
@@ -126,7 +127,7 @@ def test_addresses_in_compose_are_those_of_its_containers(service: str) -> None:
             assert int(port) == ports[host]
 
 
-@every_service
+@every_process
 def test_every_container_has_a_health_check_of_its_own_port(service: str) -> None:
     check = " ".join(COMPOSE["services"][service]["healthcheck"]["test"])
     assert f"127.0.0.1:{DEFAULT_PORTS[f'{service.upper()}_PORT']}" in check
@@ -197,7 +198,7 @@ def test_images_have_what_the_distributions_declare() -> None:
         assert {name for name in names if not name.startswith("footfall-")} <= pinned, file
 
 
-@every_service
+@every_process
 def test_an_image_listens_where_the_service_does_by_default(service: str) -> None:
     image = dockerfile(service)
     assert image["EXPOSE"] == [str(variables(service)[f"{service.upper()}_PORT"])]

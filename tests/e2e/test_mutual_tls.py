@@ -52,7 +52,7 @@ ALLOWED = {
     "ResolveEvents": {"collector"},
     "GetVisit": {"collector", *PEOPLE},
     "ExplainVisit": {"identity", *PEOPLE},
-    "BatchGetIdentities": {"history", *PEOPLE},
+    "BatchGetIdentities": {"history", "relay", *PEOPLE},
     "BatchGetNames": {"history", *PEOPLE},
     "GetPerson": {"history", *PEOPLE},
     "GetVisitor": {"collector", "history", *PEOPLE},
@@ -65,8 +65,9 @@ ALLOWED = {
     "ReplayDeadLetters": {"gateway"},
     "RepairDeadLetter": {"gateway"},
     "StreamLiveVisits": {"identity"},
+    "StreamAttributions": {"relay"},
 }
-ROLES = ["gateway", "collector", "identity", "history", "contact-center", "stranger"]
+ROLES = ["gateway", "collector", "identity", "history", "relay", "contact-center", "stranger"]
 
 
 @pytest.fixture(scope="module")

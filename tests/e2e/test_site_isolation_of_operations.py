@@ -159,7 +159,7 @@ LISTS |= {"ListRenames", "BatchGetNames", "CountVisitors", "GetVisitorMinutes"}
 """Those that answer nothing, and not NOT_FOUND, about what is not there."""
 ENDLESS = {"WatchVisitors", "StreamEvents"}
 OF_NO_SITE = {
-    *("ResolveEvents", "ImportIdentities", "StreamLiveVisits"),
+    *("ResolveEvents", "ImportIdentities", "StreamLiveVisits", "StreamAttributions"),
     *("UpsertContact", "UpdateContact", "DeleteContact", "LinkContact", "UnlinkContact", "EraseIdentity"),
     *("BatchUpsertContacts", "BatchDeleteContacts", "FinishContactSync"),
     *("RenameIdentity", "UndoRename", "MergeContacts", "UndoMerge", "ListMerges"),

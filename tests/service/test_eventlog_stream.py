@@ -338,5 +338,26 @@ async def test_trimming_stops_at_what_any_group_has_not_acknowledged(redis: Any,
     assert await left() == ids[3:]
 
 
+async def test_trimming_waits_for_a_group_that_need_not_exist_until_entries_are_too_old(
+    redis: Any, stream: str
+) -> None:
+    ids = await append(redis, stream, b"1", b"2", b"3")
+    await redis.xgroup_create(stream, "one", id=ids[2])
+
+    async def trimmed(waits_ms: int | None = None) -> int:
+        return await trim(redis, stream, ["one"], keep_ms=-1_000, waits_for="relay", waits_ms=waits_ms)
+
+    await redis.xgroup_create(stream, "relay", id="0")
+    assert await trimmed() == await trimmed(60_000) == 0
+    await redis.xgroup_setid(stream, "relay", ids[1])
+    assert await trimmed() == 1
+    assert await trimmed(-1_000) == 1  # older than it waits
+    await append(redis, stream, b"4")
+    await redis.xgroup_setid(stream, "one", "$")
+    assert await trimmed() == 0
+    await redis.xgroup_destroy(stream, "relay")
+    assert await trimmed() == 1
+
+
 async def test_a_stream_that_does_not_exist_needs_no_trimming(redis: Any, stream: str) -> None:
     assert await trim(redis, stream, [], keep_ms=0) == 0

@@ -16,11 +16,12 @@ from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
 
-Service = Literal["collector", "identity", "history"]
+Service = Literal["collector", "identity", "history", "relay"]
 STUBS: Mapping[Service, Any] = {
     "collector": CollectorServiceStub,
     "identity": IdentityServiceStub,
     "history": HistoryServiceStub,
+    "relay": None,  # which has health only
 }
 
 START_SECONDS = 60

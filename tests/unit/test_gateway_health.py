@@ -135,3 +135,21 @@ def test_of_slow_requests_the_slowest_of_the_last_day_are_shown() -> None:
     assert found.speed.query_p95_milliseconds == 500
     assert found.speed.beacon_p95_milliseconds is None
     assert [each.milliseconds for each in found.speed.slowest] == [900, 200]
+
+
+def test_a_relay_is_no_part_of_every_suite_and_its_outlets_are_problems_of_their_own() -> None:
+    everything = [*map(run_of, KINDS)]
+    well = run_of("relay", numbers={"lag_seconds": 299.0, "dead_letters": 0.0, "paused": 1.0})
+    assert health(*everything, well).problems == []
+    behind = run_of(
+        "relay", numbers={"lag_seconds": 301.0, "dead_letters": 2.0}, slices={SLICE: {"outlet_lost_entries/crm": 7}}
+    )
+    found = health(*everything, behind)
+    assert [(one.code, one.part, one.count) for one in found.problems] == [
+        ("outlets_lag", "relay", 301),
+        ("outlets_lost", "relay", 7),
+        ("outlet_dead_letters", "relay", 2),
+    ]
+    died = run_of("relay", ago_ms=60_000)
+    assert [one.code for one in health(*everything, died).problems] == ["relay_silent"]
+    assert health(*everything, run_of("relay", ago_ms=60_000, is_last=True)).problems == []

@@ -10,7 +10,7 @@ const LOOK_MS = 5000; // while the view is open
 const GLANCE_MS = 15000; // for the dot alone
 const TIMEOUT_MS = 5000;
 const MOST_LETTERS = 20;
-const PART_NAMES = { gateway: 'Gateway', collector: 'Collector', identity: 'Identity', history: 'History', redis: 'Redis', mongodb: 'MongoDB' };
+const PART_NAMES = { gateway: 'Gateway', collector: 'Collector', identity: 'Identity', history: 'History', relay: 'Relay', redis: 'Redis', mongodb: 'MongoDB' };
 const STATES = { ok: t('well'), failed: t('failed'), unknown: t('not known') };
 const SAYS = { serves: t('serves'), answers: t('answers') }; // what else a part says is English
 // By code, what a person must do. Texts that are not here are those of the gateway, in English.

@@ -18,8 +18,10 @@ _MOST_STARTS: Final = 20
 _MOST_SLOWEST: Final = 5
 _HOUR_MS: Final = 3_600_000
 _FAILURES: Final = "docs/ops/failures.md"
+_OUTLET_LAG_S: Final = 300
+_RELAY: Final = "docs/ops/relay.md"
 
-PartName = Literal["gateway", "collector", "identity", "history", "redis", "mongodb"]
+PartName = Literal["gateway", "collector", "identity", "history", "relay", "redis", "mongodb"]
 ProblemCode = Literal[
     "part_failed",
     "history_lags",
@@ -28,6 +30,10 @@ ProblemCode = Literal[
     "gaps",
     "entries_lost",
     "store_went_back",
+    "relay_silent",
+    "outlets_lag",
+    "outlets_lost",
+    "outlet_dead_letters",
     "background_work_failed",
 ]
 AS_USUAL: Final = "as usual"
@@ -210,7 +216,12 @@ def system_health(runs: Sequence[Run] | None, reasons: Mapping[str, str], now_ms
     parts = _parts(runs is not None, reasons, alive, numbers.get("identity", {}))
     backlog = _backlog(numbers)
     counts = _sums(runs or ())
-    problems = [*_of_parts(parts), *_of_backlog(backlog, parts), *_of_losses(counts, numbers)]
+    problems = [
+        *_of_parts(parts),
+        *_of_backlog(backlog, parts),
+        *_of_losses(counts, numbers),
+        *_of_relay(runs or (), counts, numbers),
+    ]
     return SystemHealth(
         time=now_ms,
         since=max(now_ms - KEPT_MS, min(run.about.start_ms for run in runs)) if runs else None,
@@ -352,6 +363,28 @@ def _of_losses(counts: Mapping[str, float], numbers: Mapping[str, Mapping[str, f
         text = f"Work beside serving has failed unexpectedly, {times} times. The logs have the stack: report it."
         command = """grep '"level": "error"' .data/log/*.log | tail -n 5"""
         yield HealthProblem("background_work_failed", "gateway", times, text, [command], "docs/ops/run.md#logs")
+
+
+def _of_relay(
+    runs: Sequence[Run], counts: Mapping[str, float], numbers: Mapping[str, Mapping[str, float]]
+) -> Iterable[HealthProblem]:
+    """Where there is a relay, which is not a part of every suite."""
+    page, command = f"{_RELAY}#when-an-outlet-does-not-take-messages", ".venv/bin/footfall-relay"
+    relays = [run for run in runs if run.about.kind == "relay"]
+    of_relay = numbers.get("relay")
+    if of_relay is None and relays and not max(relays, key=lambda run: run.report.time_ms).report.is_last:
+        text = "The relay no longer reports: outlets get nothing."
+        yield HealthProblem("relay_silent", "relay", None, text, _logs_of("relay"), page)
+    lag_s = round((of_relay or {}).get("lag_seconds", 0))
+    if lag_s > _OUTLET_LAG_S:
+        text = f"Outlets of the relay are {lag_s} s behind, together."
+        yield HealthProblem("outlets_lag", "relay", lag_s, text, [f"{command} outlets"], page)
+    if lost := _count(counts, "outlet_lost_entries"):
+        text = f"Outlets have lost {lost:,} entries of the event log: it does not wait longer for them."
+        yield HealthProblem("outlets_lost", "relay", lost, text, [f"{command} outlets"], page)
+    if letters := int((of_relay or {}).get("dead_letters", 0)):
+        text = f"Outlets did not take messages. Dead letters: {letters:,}."
+        yield HealthProblem("outlet_dead_letters", "relay", letters, text, [f"{command} outlets"], page)
 
 
 def _title(name: str) -> str:

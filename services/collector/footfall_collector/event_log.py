@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
-from footfall_eventlog.log import GROUPS, stream_key
+from footfall_eventlog.log import GROUPS, RELAY_GROUP, stream_key
 from footfall_eventlog.partitions import (
     TRANSIENT_ERRORS,
     Address,
@@ -290,7 +290,8 @@ class EventLog:
     async def _measured_partitions(self, node: Node) -> list[int]:
         """Measure a node's part of the log, at most once a second; return the partitions on that node.
 
-        A full log is trimmed first: entries that all groups have read, and that are kept for a while, make room.
+        A full log is trimmed first: entries that all groups have read, and that are kept for a while, make room. If
+        that does not suffice, so do entries that wait for the relay.
         """
         numbers = [number for each in self._redis.nodes() if each.address == node.address for number in each.numbers]
         now = time.monotonic()
@@ -300,8 +301,11 @@ class EventLog:
             used = await self._measure(node, numbers)
             if used >= self._max_bytes or self._shares.is_any_over_share(self._fullness()):
                 for number in numbers:
-                    await trim(node.client, stream_key(number), GROUPS, keep_ms=0)
-                await self._measure(node, numbers)
+                    await trim(node.client, stream_key(number), GROUPS, keep_ms=0, waits_for=RELAY_GROUP)
+                if await self._measure(node, numbers) >= self._max_bytes:
+                    for number in numbers:
+                        await trim(node.client, stream_key(number), GROUPS, keep_ms=0)
+                    await self._measure(node, numbers)
             metrics.LOG_BYTES.set(sum(self._bytes.values()))
             self._shares.scale_to(sum(self._bytes.values()))
         return numbers

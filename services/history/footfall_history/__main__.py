@@ -38,7 +38,14 @@ from footfall_history.identity_client import IdentityClient
 from footfall_history.indexes_command import run_indexes
 from footfall_history.ingest import Attributor, EffortLimit, InteractionWriter, LogConsumer, SlowVisits
 from footfall_history.policies import PolicyTrials
-from footfall_history.queries import CustomerContexts, Exporter, InteractionReader, LiveVisits, Reader
+from footfall_history.queries import (
+    Attributions,
+    CustomerContexts,
+    Exporter,
+    InteractionReader,
+    LiveVisits,
+    Reader,
+)
 from footfall_history.retention import sweep
 from footfall_history.scorecards import ScorecardCounter, ScorecardLimits
 from footfall_history.service import HistoryService
@@ -58,6 +65,7 @@ async def keep_history(settings: HistorySettings) -> int:
     stopping, site_groups = asyncio.Event(), SiteGroups.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     log_kept_ms = settings.log_retention_minutes * MINUTE_MS
+    relay_kept_ms = settings.relay_hold_minutes * MINUTE_MS
     log = EventLog(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     identity_client = IdentityClient(
         settings.identity_target,
@@ -127,6 +135,7 @@ async def keep_history(settings: HistorySettings) -> int:
         contexts,
         interactions,
         PolicyTrials(),
+        Attributions(store, tombstones, dead_letters),
         settings.max_event_age_days * DAY_MS,
     )
 
@@ -203,7 +212,7 @@ async def keep_history(settings: HistorySettings) -> int:
             consume,
             checkpoints.run,
             *(
-                partial(repeat, _TRIM_EVERY_S, TRANSIENT_LOG_ERRORS, log.trim, n, log_kept_ms)
+                partial(repeat, _TRIM_EVERY_S, TRANSIENT_LOG_ERRORS, log.trim, n, log_kept_ms, relay_kept_ms)
                 for n in range(log.partitions)
             ),
             remove_expired,

@@ -34,10 +34,11 @@ ACCESS: AccessTable = {
     "contact-center": _CONTACT_CENTER,
     "collector": ["GetVisit"],
     "identity": ["ExplainVisit", "StreamLiveVisits"],
+    "relay": ["StreamAttributions"],
 }
 
 SCOPES: AccessTable = {
-    "read": [*_CONTACT_CENTER, "StreamLiveVisits", "ListDeadLetters"],
+    "read": [*_CONTACT_CENTER, "StreamLiveVisits", "StreamAttributions", "ListDeadLetters"],
     "ingest": ["ReplayDeadLetters", "RepairDeadLetter"],
     "erase": ["EraseIdentity"],
 }

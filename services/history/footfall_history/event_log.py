@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any, Final
 
 from footfall_eventlog.checkpoint_store import Position, order_of
-from footfall_eventlog.log import GROUPS, HISTORY_GROUP, EntriesHandler, stream_key, traced
+from footfall_eventlog.log import GROUPS, HISTORY_GROUP, RELAY_GROUP, EntriesHandler, stream_key, traced
 from footfall_eventlog.partitions import TRANSIENT_ERRORS, PartitionedRedis
 from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, stream_info, trim
 
@@ -104,9 +104,13 @@ class EventLog:
             async for key in node.client.scan_iter(count=_KEYS_PER_SCAN):
                 yield key, _parts(node.client, key)
 
-    async def trim(self, number: int, retention_ms: int) -> None:
-        """Remove entries of a partition that every reader has acknowledged and that are older than `retention_ms`."""
-        await trim(self.redis[number], stream_key(number), GROUPS, retention_ms)
+    async def trim(self, number: int, retention_ms: int, relay_ms: int) -> None:
+        """Remove entries of a partition that every reader has acknowledged and that are older than `retention_ms`.
+
+        Those that wait for the relay stay for `relay_ms`.
+        """
+        stream = stream_key(number)
+        await trim(self.redis[number], stream, GROUPS, retention_ms, waits_for=RELAY_GROUP, waits_ms=relay_ms)
 
 
 async def _parts(redis: Any, key: bytes) -> AsyncIterator[bytes]:

@@ -27,6 +27,7 @@ from footfall_history.identity_client import IdentityClient, PersonNames
 from footfall_history.parts import in_parts, stream_in_parts
 from footfall_history.policies import PolicyTrials
 from footfall_history.queries import (
+    Attributions,
     CustomerContexts,
     Exporter,
     InteractionReader,
@@ -110,6 +111,7 @@ class HistoryService(HistoryServiceServicer):
     contexts: CustomerContexts
     interactions: InteractionReader
     policy_trials: PolicyTrials
+    attributions: Attributions
     max_event_age_ms: int
 
     @_unary
@@ -360,6 +362,14 @@ class HistoryService(HistoryServiceServicer):
         async for visits in self.live_visits.stream(frozenset(request.partitions)):
             for part in in_parts(visits, _MESSAGE_BYTES, pb.LiveVisit.ByteSize):
                 yield pb.StreamLiveVisitsResponse(visits=part)
+
+    @_streaming
+    async def StreamAttributions(  # noqa: N802
+        self, request: pb.StreamAttributionsRequest, _context: Context
+    ) -> AsyncGenerator[pb.StreamAttributionsResponse, None]:
+        """Events as they are attributed now, and those of which the caller has got another attribution."""
+        async for part in stream_in_parts(self.attributions.items(request), _MESSAGE_BYTES, pb.AttributedItem.ByteSize):
+            yield pb.StreamAttributionsResponse(items=part)
 
     async def _visit(self, request: Any) -> tuple[visit_pb2.Visit, Visit]:
         queries.parse_uuid(request.visit_id, "visit_id")

@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from typing import Annotated
 
-from footfall_eventlog.settings import IdentityPolicyFile, IdentityTarget, MongoUrl, PhoneRegion, ReaderSettings
+from footfall_eventlog.settings import (
+    IdentityPolicyFile,
+    IdentityTarget,
+    MongoUrl,
+    PhoneRegion,
+    ReaderSettings,
+    RelayHoldMinutes,
+)
 from footfall_servicekit.settings import OldName, Port, shared
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
@@ -40,6 +47,7 @@ class HistorySettings(ReaderSettings):
     )
     """How long history keeps an event after it happened, and an interaction after it began, and up to a day more. Dead
     letters are kept as long, from the time they became dead letters."""
+    relay_hold_minutes: RelayHoldMinutes
     load_gather_ms: int = Field(default=1_000, ge=250, le=5_000)
     """Time from one read of the log to the next while many events arrive: the more events are stored together, the less
     each costs. With few events it is 250 ms, and the first event after a pause is stored immediately."""

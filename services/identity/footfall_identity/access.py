@@ -54,6 +54,7 @@ ACCESS: AccessTable = {
     # visits, for pages whose website it has checked.
     "gateway": [*_CONTACT_CENTER, "CreateVisitCode", "EraseIdentity"],
     "contact-center": _CONTACT_CENTER,
+    "relay": ["BatchGetIdentities"],
 }
 
 SCOPES: AccessTable = {

@@ -22,6 +22,7 @@ from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.interactions import InteractionWriter
 from footfall_history.ingest.slow_visits import SlowVisits
 from footfall_history.policies.trials import PolicyTrials
+from footfall_history.queries.attributions import Attributions
 from footfall_history.queries.customer_context import CustomerContexts
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.interactions import InteractionReader
@@ -187,6 +188,7 @@ async def stub(
         contexts,
         interactions,
         PolicyTrials(),
+        Attributions(store, tombstones, dead_letters),
         7 * 86_400_000,
     )
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)

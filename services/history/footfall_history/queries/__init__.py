@@ -1,5 +1,6 @@
 """Queries over stored events and visits: from requests to filters, and from documents to messages of the contract."""
 
+from footfall_history.queries.attributions import Attributions
 from footfall_history.queries.customer_context import CustomerContexts
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.filters import (

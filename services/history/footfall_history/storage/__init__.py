@@ -46,5 +46,5 @@ from footfall_history.storage.reattribution import (
 )
 from footfall_history.storage.store import REATTRIBUTION_FIELDS, TRANSIENT_STORE_ERRORS, EventQuery, Store, check_url
 from footfall_history.storage.tombstones import EraseTimes, Tombstones
-from footfall_history.storage.visit import Visit
+from footfall_history.storage.visit import ErasableRange, Visit
 from footfall_history.storage.visit_events import events_of_visits

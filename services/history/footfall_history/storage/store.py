@@ -682,11 +682,11 @@ class Store:
         return EventCursor(read, lower, upper, None, key="start_key")
 
     def events_of(
-        self, visit_ids: Iterable[str], where: Mapping[str, Any], fields: Sequence[str], size: int
+        self, visit_ids: Iterable[str], where: Mapping[str, Any], fields: Sequence[str] | None, size: int
     ) -> AsyncIterator[list[Document]]:
         """The matching events of a few visits, by visit id and order key.
 
-        They come with these fields in groups of up to `size`, fetched as they are needed.
+        They come with all fields or these in groups of up to `size`, fetched as they are needed.
         """
         self._require_index(self.events, ["visit_id"])
         found = self.events.find({"visit_id": {"$in": [*visit_ids]}, **where}, fields, batch_size=size)

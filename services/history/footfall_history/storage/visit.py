@@ -1,7 +1,7 @@
 """A visit with its timeline, and the attribution of its events that follows from the timeline."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -213,6 +213,11 @@ class Visit:
         """The range that an event belongs to."""
         ranges, starts = self._ranges
         return ranges[bisect_right(starts, order_key) - 1]
+
+    def ranges(self) -> Iterator[tuple[str, ErasableRange]]:
+        """The ranges in order, each with the order key where it begins."""
+        ranges, starts = self._ranges
+        return zip(starts, ranges, strict=True)
 
     def attributed(self, event: Document, erase_times: Mapping[str, int]) -> Document:
         """A new event of this visit as it is to be stored."""

@@ -2295,6 +2295,200 @@ class LiveVisit(_message.Message):
 Global___LiveVisit: _TypeAlias = LiveVisit  # noqa: Y015
 
 @_typing.final
+class StreamAttributionsRequest(_message.Message):
+    """Which events of which visits, and what the caller has got about these visits before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ReportedVisit(_message.Message):
+        """A visit."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        VISIT_ID_FIELD_NUMBER: _builtins.int
+        EVENT_IDS_FIELD_NUMBER: _builtins.int
+        ATTRIBUTION_FIELD_NUMBER: _builtins.int
+        LAST_FIELD_NUMBER: _builtins.int
+        visit_id: _builtins.str
+        """The visit, by the id in the event log. Required."""
+        attribution: _builtins.bytes
+        """`attribution` of the answer before. Empty: the caller has got no identity."""
+        @_builtins.property
+        def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """Its events that are asked for."""
+
+        @_builtins.property
+        def last(self) -> Global___Position:
+            """The last event, by event_time_ms and event_id, that the caller has got. Absent: not known; then those count
+            that were received before the last one that is asked for.
+            """
+
+        def __init__(
+            self,
+            *,
+            visit_id: _builtins.str = ...,
+            event_ids: _abc.Iterable[_builtins.str] | None = ...,
+            attribution: _builtins.bytes = ...,
+            last: Global___Position | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "event_ids", b"event_ids", "last", b"last", "visit_id", b"visit_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VISITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def visits(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamAttributionsRequest.ReportedVisit]:
+        """The visits, with at most 10,000 events together."""
+
+    def __init__(
+        self,
+        *,
+        visits: _abc.Iterable[Global___StreamAttributionsRequest.ReportedVisit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["visits", b"visits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAttributionsRequest: _TypeAlias = StreamAttributionsRequest  # noqa: Y015
+
+@_typing.final
+class StreamAttributionsResponse(_message.Message):
+    """Some of the items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributedItem]:
+        """The items."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___AttributedItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAttributionsResponse: _TypeAlias = StreamAttributionsResponse  # noqa: Y015
+
+@_typing.final
+class AttributedItem(_message.Message):
+    """One thing about a visit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VISIT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    REVISED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_FIELD_NUMBER: _builtins.int
+    visit_id: _builtins.str
+    """The visit, by the id in the request."""
+    attribution: _builtins.bytes
+    """What the caller has got about the visit now: for the next request. Opaque; names nobody."""
+    @_builtins.property
+    def event(self) -> Global___AttributedEvent:
+        """An event that was asked for."""
+
+    @_builtins.property
+    def revised(self) -> Global___AttributedEvent:
+        """An earlier event, of which the caller has got another attribution. At most 10,000, and 16 MiB, in one answer: the
+        earliest ones of the first visits.
+        """
+
+    @_builtins.property
+    def missing(self) -> Global___MissingEvent:
+        """An event that was asked for and is not stored."""
+
+    def __init__(
+        self,
+        *,
+        visit_id: _builtins.str = ...,
+        event: Global___AttributedEvent | None = ...,
+        revised: Global___AttributedEvent | None = ...,
+        missing: Global___MissingEvent | None = ...,
+        attribution: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "event", b"event", "item", b"item", "missing", b"missing", "revised", b"revised"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "event", b"event", "item", b"item", "missing", b"missing", "revised", b"revised", "visit_id", b"visit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["event", "revised", "missing", "attribution"]  # noqa: Y015
+    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
+
+Global___AttributedItem: _TypeAlias = AttributedItem  # noqa: Y015
+
+@_typing.final
+class AttributedEvent(_message.Message):
+    """An event with who the visitor was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
+    erased: _builtins.bool
+    """The event is an erased one."""
+    @_builtins.property
+    def event(self) -> _visit_pb2.StoredEvent:
+        """The event."""
+
+    @_builtins.property
+    def previous(self) -> _visit_pb2.Stamp:
+        """Of a transition (SignIn, UserInfo, SignOut): who the visitor was before it. Absent for other events."""
+
+    def __init__(
+        self,
+        *,
+        event: _visit_pb2.StoredEvent | None = ...,
+        previous: _visit_pb2.Stamp | None = ...,
+        erased: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "previous", b"previous"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "event", b"event", "previous", b"previous"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributedEvent: _TypeAlias = AttributedEvent  # noqa: Y015
+
+@_typing.final
+class MissingEvent(_message.Message):
+    """An event that is not stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """The event."""
+    dead_letter: _builtins.bool
+    """It is a dead letter: if it is replayed, it comes in the event log again."""
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        dead_letter: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "event_id", b"event_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MissingEvent: _TypeAlias = MissingEvent  # noqa: Y015
+
+@_typing.final
 class GetCustomerContextRequest(_message.Message):
     """Names a customer."""
 

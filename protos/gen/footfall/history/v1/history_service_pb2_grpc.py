@@ -39,8 +39,8 @@ class HistoryServiceStub(object):
     answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
     as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
-    call them (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity, StreamAttributions for the relay. Where clients show
+    certificates no other role may call them (see protos/README.md).
     """
 
     def __init__(self, channel):
@@ -174,6 +174,11 @@ class HistoryServiceStub(object):
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsRequest.SerializeToString,
                 response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsResponse.FromString,
                 _registered_method=True)
+        self.StreamAttributions = channel.unary_stream(
+                '/footfall.history.v1.HistoryService/StreamAttributions',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamAttributionsRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamAttributionsResponse.FromString,
+                _registered_method=True)
 
 
 class HistoryServiceServicer(object):
@@ -190,8 +195,8 @@ class HistoryServiceServicer(object):
     answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
     as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
-    call them (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity, StreamAttributions for the relay. Where clients show
+    certificates no other role may call them (see protos/README.md).
     """
 
     def ExplainVisit(self, request, context):
@@ -504,6 +509,18 @@ class HistoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamAttributions(self, request, context):
+        """Streams events with who the visitor was, by what is known now, and the earlier events of their visits of which the
+        caller has got another attribution. For the relay only. Visits come in the order of the request. Of one visit, first
+        each event that was asked for, in the order of the request, then the revised ones in the order in which they
+        happened, then its `attribution`.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HistoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -632,6 +649,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsRequest.FromString,
                     response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsResponse.SerializeToString,
             ),
+            'StreamAttributions': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamAttributions,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamAttributionsRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamAttributionsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'footfall.history.v1.HistoryService', rpc_method_handlers)
@@ -654,8 +676,8 @@ class HistoryService(object):
     answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
     as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
-    call them (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity, StreamAttributions for the relay. Where clients show
+    certificates no other role may call them (see protos/README.md).
     """
 
     @staticmethod
@@ -1323,6 +1345,33 @@ class HistoryService(object):
             '/footfall.history.v1.HistoryService/StreamLiveVisits',
             footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsRequest.SerializeToString,
             footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamAttributions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/StreamAttributions',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.StreamAttributionsRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.StreamAttributionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,8 +40,8 @@ class HistoryServiceStub:
     answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
     as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
-    call them (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity, StreamAttributions for the relay. Where clients show
+    certificates no other role may call them (see protos/README.md).
     """
 
     @_typing.overload
@@ -258,6 +258,14 @@ class HistoryServiceStub:
 
     Errors: DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
+    StreamAttributions: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamAttributionsRequest, _history_service_pb2.StreamAttributionsResponse]
+    """Streams events with who the visitor was, by what is known now, and the earlier events of their visits of which the
+    caller has got another attribution. For the relay only. Visits come in the order of the request. Of one visit, first
+    each event that was asked for, in the order of the request, then the revised ones in the order in which they
+    happened, then its `attribution`.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
 
 @_typing.type_check_only
 class HistoryServiceAsyncStub(HistoryServiceStub):
@@ -274,8 +282,8 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
     as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
-    call them (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity, StreamAttributions for the relay. Where clients show
+    certificates no other role may call them (see protos/README.md).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -489,6 +497,14 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
 
     Errors: DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
+    StreamAttributions: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamAttributionsRequest, _history_service_pb2.StreamAttributionsResponse]  # type: ignore[assignment]
+    """Streams events with who the visitor was, by what is known now, and the earlier events of their visits of which the
+    caller has got another attribution. For the relay only. Visits come in the order of the request. Of one visit, first
+    each event that was asked for, in the order of the request, then the revised ones in the order in which they
+    happened, then its `attribution`.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
 
 class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
@@ -504,8 +520,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
     as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
-    call them (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity, StreamAttributions for the relay. Where clients show
+    certificates no other role may call them (see protos/README.md).
     """
 
     @_abc_1.abstractmethod
@@ -866,6 +882,20 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         the event log is not in it. Up to 1,000 of the newest visits come first, and again among all, which have no order.
 
         Errors: DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamAttributions(
+        self,
+        request: _history_service_pb2.StreamAttributionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_history_service_pb2.StreamAttributionsResponse], _abc.AsyncIterator[_history_service_pb2.StreamAttributionsResponse]]:
+        """Streams events with who the visitor was, by what is known now, and the earlier events of their visits of which the
+        caller has got another attribution. For the relay only. Visits come in the order of the request. Of one visit, first
+        each event that was asked for, in the order of the request, then the revised ones in the order in which they
+        happened, then its `attribution`.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
 def add_HistoryServiceServicer_to_server(servicer: HistoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""The relay service: events and erasures go out to webhooks, Kafka and Parquet files."""
