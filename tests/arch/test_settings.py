@@ -23,7 +23,10 @@ OVERLAYS: dict[str, dict[tuple[str, str], Any]] = {
     for folder in (ROOT / "deploy" / "kubernetes" / "overlays").iterdir()
 }
 KUBERNETES = OVERLAYS["small"]
-BACKUP = {document["kind"]: document for document in render(ROOT / "deploy" / "kubernetes" / "backup")}
+BACKUP, RELAY = (
+    {document["kind"]: document for document in render(ROOT / "deploy" / "kubernetes" / folder)}
+    for folder in ("backup", "relay")
+)
 SOURCES = {name: folder.relative_to(ROOT).as_posix() for name, folder in SERVICES.items()}
 BACKING = {"valkey": 6379, "mongo": 27017}
 
@@ -211,7 +214,8 @@ def test_an_image_listens_where_the_service_does_by_default(service: str) -> Non
 def test_a_container_can_do_nothing_that_the_program_does_not_need(program: str) -> None:
     told = COMPOSE["services"][program]
     assert (told["read_only"], told["cap_drop"], told["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
-    pod = pod_of(BACKUP["CronJob"] if program == "ops" else KUBERNETES["Deployment", program])["spec"]
+    beside = {"ops": BACKUP.get("CronJob"), "relay": RELAY.get("Deployment")}
+    pod = pod_of(beside.get(program) or KUBERNETES["Deployment", program])["spec"]
     needed = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
     assert pod["securityContext"] == needed | ({"fsGroup": 10001} if program == "ops" else {})
     assert not pod["automountServiceAccountToken"]
