@@ -22,11 +22,11 @@ class Attempts:
         self._last_pause_s = last_pause_s
         self._give_up_at = time.monotonic() + give_up_s
 
-    async def failed(self, reason: str, *, retry_after_s: float = 0.0) -> bool:
-        """Wait after an attempt that failed; return whether there shall be another one."""
+    async def failed(self, reason: str, *, retry_after_s: float = 0.0, is_last: bool = False) -> bool:
+        """Wait after an attempt that failed; return whether there shall be another one. No wait after the last one."""
         metrics.FAILURES.labels(self._outlet, reason).inc()
         _failing.failed(self._outlet, reason=reason)
-        if time.monotonic() >= self._give_up_at:
+        if is_last or time.monotonic() >= self._give_up_at:
             return False
         pause_s = self._pause_s * random.uniform(*_SPREAD)  # noqa: S311  # jitter is no secret
         await asyncio.sleep(max(pause_s, min(retry_after_s, self._last_pause_s)))

@@ -82,8 +82,8 @@ class WebhookSink:
                 attempts.worked()
                 return []
             refusals += is_refusal
-            goes_on = await attempts.failed(reason, retry_after_s=retry_after_s)
-            if refusals >= outlet.attempts or not goes_on:
+            is_last = refusals >= outlet.attempts
+            if not await attempts.failed(reason, retry_after_s=retry_after_s, is_last=is_last):
                 return [Refused(message, reason) for message in messages]
 
     async def _attempt(self, body: bytes, message_id: str) -> tuple[str, float, bool]:
