@@ -1,15 +1,18 @@
 """`make screenshots`: the pictures of the README, of a real suite with the visitors of `make demo`."""
 
 import asyncio
+import math
 import re
 import tempfile
+import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 from playwright.async_api import Page, async_playwright
+from redis.asyncio import Redis
 
-from deploy.demo import PEOPLE, Visitor, put_contacts, visit
+from deploy.demo import PEOPLE, WEBSITES, Visitor, put_contacts, visit
 from tests.browser.conftest import CHROMIUM, FLAGS
 from tests.tools.suite import Suite, running_suite
 
@@ -17,6 +20,21 @@ IMAGES: Final = Path(__file__).parent / "images"
 VISITORS: Final = 60
 ARRIVE_S: Final = 40.0
 SETTLE_MS: Final = 3_000
+
+
+async def count_past_minutes(redis_url: str) -> None:
+    """Invent how many visitors were there in the hour before, and a week before."""
+    this_minute = int(time.time() // 60)
+    async with Redis.from_url(redis_url) as redis:
+        for ago in range(2, 61):
+            for minute, most in ((this_minute - ago, 22), (this_minute - ago - 7 * 24 * 60, 20)):
+                here = [round(most + 3 * math.sin(minute / 9 + number)) for number in range(3)]
+                of_sites = {
+                    site.name: f"{count // 3} 0 {count - count // 3}"
+                    for site, count in zip(WEBSITES, here, strict=True)
+                }
+                counts: dict[Any, Any] = {"": f"{sum(here)} 0 0 0"} | of_sites
+                await redis.hset(f"minutes:{{p00}}:{minute}", mapping=counts)
 
 
 async def arrive(http: httpx.AsyncClient) -> None:
@@ -59,6 +77,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="footfall-screenshots-") as folder, running_suite(Path(folder)) as suite:
         async with suite.http() as http, async_playwright() as playwright:
             await put_contacts(http, *suite.credentials)
+            await count_past_minutes(suite.redis_url)
             arriving = asyncio.create_task(arrive(http))
             await asyncio.sleep(ARRIVE_S)
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

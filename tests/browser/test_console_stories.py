@@ -115,7 +115,7 @@ async def test_a_supervisor_sees_numbers_and_who_needs_help(browser: Browser, su
     async with Redis.from_url(suite.redis_url) as redis:
         for number in range(5, 30):
             for minute, here in ((this_minute - number, 41), (this_minute - number - 7 * 24 * 60, 44)):
-                counts: dict[Any, Any] = {"": f"{2 * here} 0 4", bank: f"{here - 4} 0 4", shop: f"{here} 0 0"}
+                counts: dict[Any, Any] = {"": f"{2 * here} 0 4 0", bank: f"{here - 4} 0 4", shop: f"{here} 0 0"}
                 await redis.hset(f"minutes:{{p00}}:{minute}", mapping=counts)
     async with suite.http() as http, console(browser, suite, at=f"live?site={bank}") as page:
         await page.set_viewport_size(FIRST_SCREEN)
