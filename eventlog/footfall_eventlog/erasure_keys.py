@@ -24,15 +24,15 @@ class ErasureKeys:
 
     def __init__(self, erasure_key: str) -> None:
         """`erasure_key`: the newest value first, separated by commas; empty if there is none."""
-        self._values = erasure_key.split(",") if erasure_key else []
+        self._values = erasure_key.split(",")
         self.check = self.mark(self.hash(""))[:16] if erasure_key else ""
         """What tombstones made with these values have in common. Values between the first and the last do not count."""
 
     def __bool__(self) -> bool:
-        return bool(self._values)
+        return any(self._values)
 
     def hash(self, identity: str) -> str:
-        """The hash of an identity."""
+        """The hash of an identity. Without a key it is that of an empty key."""
         return identity_hash(self._values[-1], identity).hex()
 
     def subject_hash(self, kind: str, value: str) -> str:

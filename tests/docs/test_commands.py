@@ -36,7 +36,7 @@ NOT_RUN = {
     "docs/api/grpc.md": ["Node 20 or newer with npm, and a package registry"],
     "docs/dev/performance.md": ["wrk (bench/install-wrk), three minutes, and a machine with nothing else to do"],
     "docs/ops/deploy.md": [
-        "Docker with Compose; keep the secrets: ERASURE_KEY can never change",
+        "Docker with Compose; keep the secrets",
         "a cluster, and a copy of the folder with your images and secrets",
     ],
     "docs/ops/run.md": ["the suite of docker-compose.yml, and a server to import from"],

@@ -251,6 +251,9 @@ def filled(descriptor: Descriptor, values: dict[str, str], person: Person, depth
 def _message(descriptor: Any, values: dict[str, str], person: Person, depth: int) -> Any:
     message = GetMessageClass(descriptor)()
     for field in descriptor.fields:
+        if field.message_type and field.message_type.GetOptions().map_entry:
+            getattr(message, field.name)[person.email] = person.phone
+            continue
         if field.type == field.TYPE_MESSAGE:
             if not depth:
                 continue

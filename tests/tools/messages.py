@@ -25,11 +25,17 @@ def serialized(descriptor: Descriptor, texts: st.SearchStrategy[str]) -> st.Sear
 
 def _messages(descriptor: Descriptor, texts: st.SearchStrategy[str], depth: int) -> st.SearchStrategy[Any]:
     values = {
-        field.name: st.lists(value, max_size=3) if field.is_repeated else value
+        field.name: _repeated(field, value) if field.is_repeated else value
         for field in descriptor.fields
         if (value := _values(field, texts, depth)) is not None
     }
     return st.fixed_dictionaries({}, optional=values).map(_builder(descriptor))
+
+
+def _repeated(field: Any, values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    if field.message_type and field.message_type.GetOptions().map_entry:
+        return st.lists(values, max_size=3).map(lambda entries: {entry.key: entry.value for entry in entries})
+    return st.lists(values, max_size=3)
 
 
 def _builder(descriptor: Descriptor) -> Callable[[dict[str, Any]], Any]:
