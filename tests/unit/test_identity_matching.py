@@ -87,7 +87,7 @@ def test_an_invalid_address_has_no_key(text: str) -> None:
     assert name_key(text, "") == ""
 
 
-@settings(max_examples=2_000)
+@settings(max_examples=500)
 @given(
     st.one_of(
         st.emails(),

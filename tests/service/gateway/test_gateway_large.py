@@ -12,6 +12,7 @@ from tests.tools.eventually import eventually
 from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import event, now_ms
 
+pytestmark = pytest.mark.long
 COUNT = 80
 
 
