@@ -7,6 +7,7 @@ from playwright.async_api import Browser, expect
 
 from tests.browser.test_console import HOSTILE, console
 from tests.browser.test_console_list import find
+from tests.browser.test_console_views import is_accessible
 from tests.browser.test_console_visit import entered, fits_every_width, on, send, stored
 from tests.tools.suite import Suite
 from tests.tools.visits import now_ms
@@ -68,3 +69,9 @@ async def test_contacts_are_found_and_lead_to_the_person(browser: Browser, suite
         await expect(rows).to_have_count(0)
         await page.get_by_role("link", name="Contacts", exact=True).click()
         await expect(rows).to_have_count(PAGE)
+        await page.set_viewport_size({"width": 720, "height": 700})
+        await is_accessible(page)
+        await box.press("Escape")
+        await expect(view).to_be_hidden()
+        await page.get_by_role("link", name="Contacts", exact=True).click()
+        await expect(view.get_by_role("heading", name="Contacts")).to_be_focused()

@@ -11,6 +11,7 @@ import { counted, figure, t } from './text.js';
 
 const PAUSE_MS = 250; // after the last key
 const PAGE = 25;
+const LARGEST = 1000; // the API's largest page
 const MOST_EMPTY = 5; // pages without contacts that are read in a row: the API examines a part of them at a time
 const MOST_VALUES = 2; // addresses and numbers of a contact that are shown
 const MOST_IDENTITIES = 20; // that the API gives in a context
@@ -59,11 +60,12 @@ export class DirectoryView {
       return;
     }
     this.leaving = new AbortController();
-    const most = isOther ? PAGE : Math.max(PAGE, this.contacts.length); // who comes back finds the same place
+    const most = isOther ? PAGE : Math.min(LARGEST, Math.max(PAGE, this.contacts.length)); // who comes back finds the same place
     if (isOther) this.forget();
     this.text = text;
-    if (this.root.hidden) this.build();
-    this.root.hidden = false;
+    const isNew = this.root.hidden;
+    this.root.hidden = false; // what is hidden takes no focus
+    if (isNew) this.build();
     if (this.input !== document.activeElement) this.input.value = text;
     this.contacts = [];
     this.next = '';
