@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from typing import Any
 
 from playwright.async_api import Browser, expect
 
@@ -18,7 +19,7 @@ PAGE = 25
 async def test_contacts_are_found_and_lead_to_the_person(browser: Browser, suite: Suite) -> None:
     tag, visit = uuid.uuid4().hex[:8], str(uuid.uuid4())
     user, first, last = f"{tag}@shop.example", f"C-{tag}-00", f"C-{tag}-{PAGE}"
-    contacts = [
+    contacts: list[dict[str, Any]] = [
         {"contactId": f"C-{tag}-{number:02}", "firstName": f"N{number}", "lastName": f"Listed{tag}"}
         for number in range(PAGE + 1)
     ]
