@@ -22,6 +22,11 @@ export function personAddress(id) {
   return `${ROOT}person/${encodeURIComponent(id)}`;
 }
 
+/** Of the contacts that a text may mean; without it of all. */
+export function contactsAddress(q) {
+  return `${ROOT}contacts${query({ q })}`;
+}
+
 function queryOf(filters) {
   return query(Object.fromEntries(FILTERS.map((name) => [name, filters[name]])));
 }
@@ -33,8 +38,8 @@ export function visitIdOf(text) {
 }
 
 /**
- * What an address names: `view` (live, quality, health, visit, person), the `id` in it, and the `filters` of the list. undefined: it is
- * not the address of a view.
+ * What an address names: `view` (live, contacts, quality, health, visit, person), the `id` in it (of contacts: the text to
+ * find), and the `filters` of the list. undefined: it is not the address of a view.
  */
 export function viewAt({ pathname, search, hash }) {
   if (!pathname.startsWith(ROOT)) return undefined;
@@ -42,6 +47,7 @@ export function viewAt({ pathname, search, hash }) {
   const given = new URLSearchParams(search);
   const filters = Object.fromEntries(FILTERS.map((name) => [name, given.get(name) || '']));
   if (!view || view === 'index.html') return hash.length > 1 ? { view: 'visit', id: hash.slice(1), filters } : { view: 'live', id: '', filters };
+  if (view === 'contacts' && !rest.join('')) return { view, id: given.get('q') || '', filters };
   if (['live', 'quality', 'health'].includes(view) && !rest.join('')) return { view, id: '', filters };
   if (!Object.hasOwn(VIEWS, view) || rest.length !== 1 || !rest[0]) return undefined;
   try {

@@ -3,6 +3,7 @@
 import { liveAddress, viewAt, visitAddress, visitIdOf } from './addresses.js';
 import { Attention } from './attention.js';
 import { isCompact, postHeight, takeLink } from './compact.js';
+import { DirectoryView } from './directory.js';
 import { STATES } from './dom.js';
 import { VisitorList } from './list.js';
 import { follow } from './live.js';
@@ -58,6 +59,7 @@ const person = new PersonView(part('person'), {
   may,
 });
 const search = new Search({ input: part('find'), found: part('found'), go, onSite: (text, most) => visitors.find(text, most) });
+const directory = new DirectoryView(part('contacts'), { close: () => go(liveAddress(visitors.filter)), go });
 const quality = new QualityView(part('quality'), { close: () => go(liveAddress(visitors.filter)), may, seesAll: seesHealth });
 const health = new HealthView(part('health'), part('to-health'), { close: () => go(liveAddress(visitors.filter)), may });
 
@@ -84,7 +86,7 @@ function showView() {
   const { view, id, filters } = viewAt(location) || {};
   const visitId = view === 'visit' ? visitIdOf(id) : undefined;
   const before = visit.visitId;
-  for (const name of ['live', 'quality', 'health']) part(`to-${name}`).setAttribute('aria-current', view === name ? 'page' : 'false');
+  for (const name of ['live', 'contacts', 'quality', 'health']) part(`to-${name}`).setAttribute('aria-current', view === name ? 'page' : 'false');
   notice(whyNothing(view, visitId));
   if (filters && !isCompact) {
     list.set(filters);
@@ -92,17 +94,19 @@ function showView() {
     visitors.show(filters, following.signal).catch((error) => following.signal.aborted || problem(error.message));
   }
   const personId = view === 'person' ? id : '';
+  const isContacts = view === 'contacts' && may('read');
   const isQuality = view === 'quality' && may('read');
   const isHealth = view === 'health' && seesHealth();
   document.body.classList.toggle('has-visit', Boolean(visitId));
   document.body.classList.toggle('has-person', Boolean(personId));
   list.mark(visitId);
-  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isQuality ? t('Quality') : isHealth ? t('Health') : t('Not found')));
+  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isContacts ? contactsTitle(id) : isQuality ? t('Quality') : isHealth ? t('Health') : t('Not found')));
   if ((visitId || '') !== (before || '')) visit.show(visitId || '');
   if (personId !== (person.id || '')) person.show(personId);
+  directory.show(isContacts ? id.trim() : undefined);
   if (isQuality === quality.root.hidden) quality.show(isQuality);
   if (isHealth === health.root.hidden) health.show(isHealth);
-  if (!visitId && !personId && !isQuality && !isHealth && before) list.focus(before);
+  if (!visitId && !personId && !isContacts && !isQuality && !isHealth && before) list.focus(before);
 }
 
 /** Whether these credentials may see what concerns all websites. */
@@ -128,6 +132,10 @@ function liveTitle({ site, state, page, look }) {
   return [t('Live'), site, STATES[state], page, look && t('Needs a look')].filter(Boolean).join(' · ');
 }
 
+function contactsTitle(text) {
+  return [t('Contacts'), text].filter(Boolean).join(' · ');
+}
+
 function entitle(words) {
   document.title = `${words} · Footfall`;
 }
@@ -139,7 +147,7 @@ async function work() {
   const { signal } = following;
   visitors.sites = callerSites();
   part('sign-in').hidden = true;
-  for (const name of ['work', 'live', ...(isCompact ? [] : ['search', 'to-live', 'to-quality'])]) part(name).hidden = false;
+  for (const name of ['work', 'live', ...(isCompact ? [] : ['search', 'to-live', 'to-contacts', 'to-quality'])]) part(name).hidden = false;
   part('to-health').hidden = isCompact || !seesHealth();
   part('caller').hidden = isCompact || !hasSession();
   part('caller').firstElementChild.textContent = callerName();
@@ -163,6 +171,7 @@ async function work() {
       },
       message: (kind, data) => {
         if (!isCompact) visitors.tell(kind, data);
+        if (kind === 'transition') directory.tell(data.visitor);
         visit.tell(kind === 'transition' ? data.visitor.visitId : data.event.visitID, kind, data);
       },
       quiet: (seconds) => say('old', t('No news for {seconds} s', { seconds })),
@@ -208,13 +217,15 @@ function leave(message = '') {
   following.abort();
   visit.show('');
   person.show('');
+  directory.show();
+  directory.forget();
   quality.show(false);
   health.show(false);
   visitors.forget();
   names.forget();
   attention.forget();
   list.draw();
-  for (const name of ['work', 'live', 'search', 'to-live', 'to-quality', 'to-health', 'caller']) part(name).hidden = true;
+  for (const name of ['work', 'live', 'search', 'to-live', 'to-contacts', 'to-quality', 'to-health', 'caller']) part(name).hidden = true;
   if (isCompact) {
     part('work').hidden = false;
     notice(message || t('This view needs a link that has not been used. Open it again from your desktop.'));

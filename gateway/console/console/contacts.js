@@ -15,12 +15,26 @@ export function nameOf({ title, firstName, lastName, contactId }) {
   return [title, firstName, lastName].filter(Boolean).join(' ') || contactId;
 }
 
-/** The contacts that a text may mean: by e-mail address, number, name or id. Throws a Problem. */
-export async function findContacts(text, signal) {
-  const key = text.includes('@') ? 'email' : PHONE.test(text) ? 'phone' : 'name';
-  const { contacts } = await ask(`/api/v1/contacts${query({ [key]: text, page_size: MOST_FOUND })}`, { signal });
-  if (contacts.length || /\s/.test(text)) return contacts;
-  return contactsOf([text], signal);
+/** The filter of contacts by a text: an e-mail address, a number, else the beginning of a name. */
+export function filterOf(text) {
+  return { [text.includes('@') ? 'email' : PHONE.test(text) ? 'phone' : 'name']: text };
+}
+
+/**
+ * A page of the contacts that a text may mean: by e-mail address, number, name or id; of all contacts if there is no
+ * text. `page`: its size and token. Throws a Problem.
+ */
+export async function contactPage(text, page, signal) {
+  let refused;
+  const answer = await ask(`/api/v1/contacts${query({ ...filterOf(text), ...page })}`, { signal }).catch((problem) => {
+    if (!(problem instanceof Problem) || problem.status !== 400) throw problem;
+    refused = problem; // no number, but it may be an id
+    return { contacts: [], nextPageToken: null };
+  });
+  if (!text || answer.contacts.length || answer.nextPageToken || page.page_token) return answer;
+  const contacts = /\s/.test(text) ? [] : await contactsOf([text], signal);
+  if (refused && !contacts.length) throw refused;
+  return { contacts, nextPageToken: null };
 }
 
 /** The contacts of these ids that exist. Throws a Problem. */
@@ -82,7 +96,7 @@ export class ContactFinder {
       return;
     }
     try {
-      const contacts = await findContacts(text, signal);
+      const { contacts } = await contactPage(text, { page_size: MOST_FOUND }, signal);
       if (signal.aborted) return;
       const more = contacts.length === MOST_FOUND ? ` ${t('These are the first; type more.')}` : '';
       const words = contacts.length ? t('{count} found.', { count: figure(contacts.length) }) + more : t('No contact has this name, address, number or id.');

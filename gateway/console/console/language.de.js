@@ -155,6 +155,7 @@ export default {
   'Visitor {id}': 'Besucher {id}',
   'Device {id}': 'Gerät {id}',
   'Only the first {count} contacts are shown.': 'Nur die ersten {count} Kontakte werden gezeigt.',
+  'All contacts found': 'Alle gefundenen Kontakte',
   'not seen yet': 'noch nie gesehen',
   'no contact': 'kein Kontakt',
   'No visit has this code, or the code has been used.': 'Kein Besuch hat diesen Code, oder er ist schon benutzt.',
@@ -286,6 +287,17 @@ export default {
   'Message': 'Nachricht',
   'Co-browsing': 'Co-Browsing',
   'Interaction': 'Interaktion',
+
+  // Contacts
+  'Contacts': 'Kontakte',
+  'Name, e-mail address, number or id': 'Name, E-Mail-Adresse, Nummer oder Kennung',
+  'Name': 'Name',
+  'Id': 'Kennung',
+  'Phone': 'Telefon',
+  'Last seen': 'Zuletzt gesehen',
+  'No contact is found yet; there are more to look at.': 'Noch ist kein Kontakt gefunden; es sind noch nicht alle angesehen.',
+  'There are no contacts.': 'Es gibt keine Kontakte.',
+  '{count} or more identities': '{count} oder mehr Identitäten',
 
   // Person
   'Person': 'Person',

@@ -1,17 +1,16 @@
 // One box on every view that finds contacts, identities and visits, and says whether they are on the site now.
 
 import { Problem, ask, path, query } from './api.js';
-import { personAddress, visitAddress, visitIdOf } from './addresses.js';
-import { nameOf } from './contacts.js';
-import { STATES, ago, day, element, place } from './dom.js';
-import { callerSites } from './session.js';
-import { figure, parts, t } from './text.js';
+import { contactsAddress, personAddress, visitAddress, visitIdOf } from './addresses.js';
+import { filterOf, nameOf } from './contacts.js';
+import { STATES, element } from './dom.js';
+import { lastSeen, pastOf, where } from './presence.js';
+import { figure, t } from './text.js';
 
 const WAIT_MS = 250; // after the last key
 const PATIENCE_MS = 2000; // for parts that are slow to answer, after Enter
 const LEAST = 2; // characters
 const MOST = 8; // of each kind
-const NUMBER = /^[+(]?[\d\s().\-/]{5,}$/;
 const CODE = /^\d{6}$/;
 const ALL_PRESENCES = ['PRESENT', 'LEFT', 'ENDED'];
 
@@ -76,9 +75,7 @@ export class Search {
     if (visitIdOf(text)) return [this.visit(visitIdOf(text), signal)];
     const asked = [this.identity(text, signal)];
     if (CODE.test(text)) this.add({ key: 'code', name: t('Code {code}', { code: text }), detail: t('that a visitor reads out; it can be used once'), open: () => this.code(text) });
-    if (text.includes('@')) asked.push(this.contacts({ email: text }, signal));
-    else if (NUMBER.test(text)) asked.push(this.contacts({ phone: text }, signal));
-    else if (/[\p{L}\d]/u.test(text)) asked.push(this.contacts({ name: text }, signal));
+    if (/[\p{L}\d]/u.test(text)) asked.push(this.contacts(text, signal));
     return asked;
   }
 
@@ -93,10 +90,10 @@ export class Search {
     this.add({ key: visitId, name: t('Visit {id}', { id: visitId.slice(0, 8) }), detail: visitId, address: visitAddress(visitId), presence: lastSeen(visit.endDate || visit.startDate) });
   }
 
-  async contacts(wanted, signal) {
-    const answer = await ask(`/api/v1/contacts${query({ ...wanted, page_size: MOST })}`, { signal });
+  async contacts(text, signal) {
+    const answer = await ask(`/api/v1/contacts${query({ ...filterOf(text), page_size: MOST })}`, { signal });
     if (signal.aborted) return;
-    if (answer.nextPageToken && answer.contacts.length >= MOST) this.note(t('Only the first {count} contacts are shown.', { count: figure(MOST) }));
+    if (answer.nextPageToken && answer.contacts.length) this.add({ key: 'all', isLast: true, name: t('All contacts found'), detail: t('Only the first {count} contacts are shown.', { count: figure(answer.contacts.length) }), address: contactsAddress(text) });
     await Promise.all(answer.contacts.map((contact) => {
       this.add(ofContact(contact));
       return this.presence(contact.contactId, signal);
@@ -114,15 +111,7 @@ export class Search {
     const live = await ask(`/api/v1/visitors${query(asked)}`, { signal });
     const [latest] = live.visitors.sort((one, other) => rank(one) - rank(other) || other.lastEventTime - one.lastEventTime);
     if (latest) this.change(contactId, where(latest));
-    else this.change(contactId, { presence: await this.past(contactId, signal) });
-  }
-
-  /** When a contact who is not in the live state was seen last. A key of several sites may not ask that. */
-  async past(contactId, signal) {
-    if (callerSites().length > 1) return [];
-    const person = await ask(path(['/api/v1/contacts/', '/person'], contactId), { signal });
-    const times = person.identities.flatMap(({ visits }) => visits || []).map((visit) => visit.endDate || visit.startDate);
-    return times.length ? lastSeen(times.reduce((one, other) => Math.max(one, other))) : [t('not seen yet')];
+    else this.change(contactId, { presence: await pastOf(contactId, signal) });
   }
 
   async identity(text, signal) {
@@ -285,9 +274,9 @@ export class Search {
   }
 }
 
-/** Who is on the site now comes first, and what uses something up comes last. */
-function nearness({ isHere, open }) {
-  return isHere ? 0 : open ? 2 : 1;
+/** Who is on the site now comes first; what uses something up, and the way to all, come last. */
+function nearness({ isHere, open, isLast }) {
+  return isHere ? 0 : isLast ? 3 : open ? 2 : 1;
 }
 
 function ofVisitor(visitor) {
@@ -306,23 +295,8 @@ function ofContact(contact) {
   };
 }
 
-/** Where a visitor is or was, and the address of the visit if the visitor is there now. */
-function where(visitor) {
-  const { visitId, site, title, url, presence, leaveTime, lastEventTime } = visitor;
-  if (presence === 'PRESENT') {
-    const page = title || (url && place(url));
-    return { visitId, isHere: true, presence: [[t('on the site now'), site, page].filter(Boolean).join(' · ')], address: visitAddress(visitId) };
-  }
-  if (presence === 'LEFT') return { visitId, presence: [parts('left {time}', { time: ago(leaveTime || lastEventTime) }), ` · ${site}`], address: visitAddress(visitId) };
-  return { visitId, presence: lastSeen(lastEventTime) };
-}
-
 function rank(visitor) {
   return ALL_PRESENCES.indexOf(visitor.presence);
-}
-
-function lastSeen(ms) {
-  return parts('last seen {time}', { time: day(ms) });
 }
 
 /** undefined for a 404. */

@@ -1,0 +1,78 @@
+"""The view of contacts: found by name, address and id, read in pages, with where each one is."""
+
+import re
+import uuid
+from typing import Any
+
+from playwright.async_api import Browser, expect
+
+from tests.browser.test_console import HOSTILE, console
+from tests.browser.test_console_list import find
+from tests.browser.test_console_views import is_accessible
+from tests.browser.test_console_visit import entered, fits_every_width, on, send, stored
+from tests.tools.suite import Suite
+from tests.tools.visits import now_ms
+
+PAGE = 25
+
+
+async def test_contacts_are_found_and_lead_to_the_person(browser: Browser, suite: Suite) -> None:
+    tag, visit = uuid.uuid4().hex[:8], str(uuid.uuid4())
+    user, first, last = f"{tag}@shop.example", f"C-{tag}-00", f"C-{tag}-{PAGE}"
+    contacts: list[dict[str, Any]] = [
+        {"contactId": f"C-{tag}-{number:02}", "firstName": f"N{number}", "lastName": f"Listed{tag}"}
+        for number in range(PAGE + 1)
+    ]
+    contacts[0] |= {"emailAddresses": [user], "phoneNumbers": ["+49 30 1000002"]}
+    contacts[1] |= {"title": HOSTILE, "firstName": f"\u202e{'W' * 255}"}
+    async with suite.http() as http, console(browser, suite) as page:
+        written = await http.post("/api/v1/contacts:batch", json={"contacts": contacts})
+        assert written.status_code == 200, written.text
+        loans = entered(visit, "Loans", now_ms() - 1_000)
+        await send(http, loans, on(loans, "SignIn", now_ms(), user, email=user))
+        await stored(http, visit, 2)
+
+        # The box shows some of them, and leads to all.
+        options = await find(page, f"listed{tag}")
+        await expect(options.last).to_contain_text("Only the first 8 contacts are shown.")
+        await options.last.click()
+        await expect(page).to_have_url(f"{suite.url}/console/contacts?q=listed{tag}")
+        await expect(page).to_have_title(f"Contacts · listed{tag} · Footfall")
+        view = page.get_by_role("region", name="Contacts", exact=True)
+        rows = view.locator("tbody tr")
+        await expect(rows).to_have_count(PAGE)
+        here = rows.filter(has_text=first)
+        for text in (user, "+49 30 1000002", "1 identity", "on the site now", "Loans"):
+            await expect(here).to_contain_text(text)
+        await expect(rows.filter(has_text=f"C-{tag}-02")).to_contain_text("not seen yet")
+        await expect(rows.filter(has_text=f"C-{tag}-01")).to_contain_text(HOSTILE)
+        assert await page.locator("main img, main script").count() == 0
+        await view.get_by_role("button", name="More").click()
+        await expect(rows).to_have_count(PAGE + 1)
+        await expect(view.get_by_role("status")).to_have_text(f"{PAGE + 1} found.")
+        await fits_every_width(page, view, "Contacts")
+
+        # Back from a person, the same rows are there, and the row has the focus.
+        await rows.filter(has_text=last).locator("code").click()
+        await expect(page).to_have_url(f"{suite.url}/console/person/{last}")
+        await page.go_back()
+        await expect(rows).to_have_count(PAGE + 1)
+        await expect(rows.filter(has_text=last).get_by_role("link")).to_be_focused()
+
+        box = view.get_by_role("searchbox", name="Find a contact")
+        for text in (user.upper(), first):
+            await box.fill(text)
+            await expect(rows).to_have_count(1)
+            await expect(rows).to_contain_text("on the site now")
+        await expect(page).to_have_url(re.compile(f"/console/contacts[?]q={first}$"))
+        await box.fill(f"nobody{tag}")
+        await expect(view.get_by_role("status")).to_have_text("No contact has this name, address, number or id.")
+        await expect(rows).to_have_count(0)
+        await page.get_by_role("link", name="Contacts", exact=True).click()
+        await expect(rows).to_have_count(PAGE)
+        await page.set_viewport_size({"width": 720, "height": 700})
+        await is_accessible(page)
+        await box.press("Escape")
+        await expect(view).to_be_hidden()
+        await page.get_by_role("link", name="Contacts", exact=True).click()
+        await expect(view.get_by_role("heading", name="Contacts")).to_be_focused()
