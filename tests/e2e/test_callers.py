@@ -65,7 +65,7 @@ async def visits_of_two_sites(suite: Suite) -> dict[str, str]:
         for site, visit_id in visits.items():
             beacon = event("SignIn", visit_id, now_ms(), f"dana-{site}") | {"site": site}
             assert (await http.post("/beacon", json=beacon)).status_code == 204
-        assert (await http.get("/server/data/identities")).status_code == 200
+        assert (await http.get("/server/data/identities")).status_code in {200, 204}  # 204 until history has read them
     return visits
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from enum import IntEnum
+from operator import attrgetter
 from typing import NamedTuple
 
 from footfall_timeline.ids import order_key
@@ -74,8 +75,13 @@ def merge(*parts: Iterable[Transition]) -> Timeline:
     return tuple(sorted(merged.values()))
 
 
+_event_id = attrgetter("event_id")
+
+
 def by_event(timeline: Timeline) -> Timeline:
     """One transition for each event: with its earliest time, and otherwise the entry of the highest assurance."""
+    if len({*map(_event_id, timeline)}) == len(timeline):  # nearly always
+        return timeline
     found: dict[str, Transition] = {}
     for transition in timeline:
         known = found.setdefault(transition.event_id, transition)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple
 
 from footfall_timeline.ids import session_id
@@ -208,18 +209,23 @@ class RunningVisitState:
     def move_to(self, entries: Iterable[Transition]) -> None:
         """Compute the state of another version of the timeline, whose entries may be in any order."""
         timeline = _effective(tuple(sorted(entries)))
-        same = next(
-            (at for at, (old, new) in enumerate(zip(self._timeline, timeline, strict=False)) if old != new),
-            min(len(self._timeline), len(timeline)),
-        )
+        same = len(self._timeline)
+        if timeline[:same] != self._timeline:  # nearly always they are equal, and that is seen fast
+            pairs = enumerate(zip(self._timeline, timeline, strict=False))
+            same = next((at for at, (old, new) in pairs if old != new), len(timeline))
         del self._attributions[same + 1 :]
         for transition in timeline[same:]:
             self._attributions.append(_step(self._visit_id, self.attribution, transition).after)
         self._timeline = timeline
 
 
+_token_id = attrgetter("token_id")
+
+
 def _effective(timeline: Timeline) -> Timeline:
     """One transition for each event. A SignIn whose token was used before a SignOut counts as a claimed UserInfo."""
+    if not any(map(_token_id, timeline)):
+        return by_event(timeline)
     effective: list[Transition] = []
     sign_outs = 0
     sign_outs_before_use: dict[str, int] = {}
