@@ -97,13 +97,13 @@ async def test_a_late_sign_in_revises_the_events_after_it_that_went_out_before(
     await send(http, name, [first, second])
     await send(http, name, [third])
     await until_received(receiver, [first, second, third])
-    assert {message["data"]["visitor"]["state"] for message in receiver.messages} == {"ANONYMOUS"}
-    before = len(receiver.messages)
+    assert {message["data"]["visitor"]["state"] for message in receiver.events} == {"ANONYMOUS"}
+    before = len(receiver.events)
     late = event("SignIn", visit_id, start_ms + 500, person)
     await send(http, name, [late])
 
     def revised() -> list[dict[str, Any]]:
-        found = [message for message in receiver.messages[before:] if message["revised"]]
+        found = [message for message in receiver.events[before:] if message["revised"]]
         assert len(found) == 2
         return found
 
@@ -112,13 +112,13 @@ async def test_a_late_sign_in_revises_the_events_after_it_that_went_out_before(
     for message in found:
         visitor = message["data"]["visitor"]
         assert (visitor["state"], visitor["identityId"]) == ("AUTHENTICATED", person)
-    [sign_in] = [message for message in receiver.messages[before:] if not message["revised"]]
+    [sign_in] = [message for message in receiver.events[before:] if not message["revised"]]
     assert sign_in["data"]["previous"] == {"state": "ANONYMOUS", "identityId": None}
     assert sign_in["sequence"] < found[0]["sequence"] < found[1]["sequence"]
     # In order, nothing is revised; a repetition revises nothing either.
     await send(http, name, [late, event("SignOut", visit_id, now_ms())])
-    await eventually(lambda: any(one["data"]["eventName"] == "SignOut" for one in receiver.messages))
-    assert len([message for message in receiver.messages if message["revised"]]) == 2
+    await eventually(lambda: any(one["data"]["eventName"] == "SignOut" for one in receiver.events))
+    assert len([message for message in receiver.events if message["revised"]]) == 2
     outlets.remove(name)
 
 
@@ -135,15 +135,15 @@ async def test_what_goes_out_names_the_contact_and_can_be_limited_to_changes_of_
     await send(http, name, [event("SignIn", visit_id, start_ms + 3_000, email), event("SignOut", visit_id, now_ms())])
 
     def signed_in() -> list[dict[str, Any]]:
-        assert receiver.messages
-        return receiver.messages
+        assert receiver.events
+        return receiver.events
 
     [message] = await eventually(signed_in)
     assert message["data"]["eventTime"] == start_ms + 2_000
     assert message["data"]["previous"] == {"state": "RECOGNIZED", "identityId": email}
     await send(http, name, [event("SignIn", visit_id, now_ms() + 1, email)])
-    await eventually(lambda: len(receiver.messages) == 2)
-    visitor = receiver.messages[1]["data"]["visitor"]
+    await eventually(lambda: len(receiver.events) == 2)
+    visitor = receiver.events[1]["data"]["visitor"]
     assert (visitor["contactId"], visitor["contactStatus"]) == (name, "LINKED")
     outlets.remove(name)
 
@@ -280,7 +280,7 @@ async def test_parquet_files_by_day_and_site_hold_all_events_and_erasures(
 
 
 def visits_in(receiver: Receiver) -> set[str]:
-    return {one["subject"] for one in receiver.messages if one["type"] == "footfall.event"}
+    return {one["subject"] for one in receiver.events}
 
 
 def hidden(folder: Path) -> list[Path]:

@@ -49,6 +49,11 @@ class Receiver:
         """All CloudEvents that were accepted, in the order of their arrival."""
         return [message for request in self.accepted for message in request.messages()]
 
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Those of events. The erasures of other tests go out to all outlets."""
+        return [message for message in self.messages if message["type"] == "footfall.event"]
+
     async def start(self) -> None:
         """Listen, after a stop on the same port."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
