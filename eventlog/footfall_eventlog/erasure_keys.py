@@ -35,6 +35,10 @@ class ErasureKeys:
         """The hash of an identity. Without a key it is that of an empty key."""
         return identity_hash(self._values[-1], identity).hex()
 
+    def hash_of(self, identity: str) -> str:
+        """The hash of an identity; empty for none, and without a key."""
+        return self.hash(identity) if identity and self else ""
+
     def subject_hash(self, kind: str, value: str) -> str:
         """The hash of the subject of an interaction."""
         return subject_hash(self._values[-1], kind, value).hex()

@@ -197,27 +197,33 @@ RelayHoldMinutes = Annotated[
         le=43_200,
     ),
 ]
-ErasureKey = Annotated[
-    SecretKeys,
-    shared(
-        "ERASURE_KEY",
-        None,
-        "Secret of the keyed hashes that mark erased persons. Identity, history and the relay need the same one, "
-        "unless `NEVER_ERASE` is `true`. Set it before the first visit. After a change the new value stands before the "
-        "first one.",
-    ),
-]
-NeverErase = Annotated[
-    bool,
-    shared(
-        "NEVER_ERASE",
-        False,
-        "Start without `ERASURE_KEY`. Persons whose visits are stored in the meantime can never be erased.",
-    ),
-]
 
 
-class ReaderSettings(ServiceSettings):
+class ErasureSettings(ServiceSettings):
+    """Settings of the services that know erased persons by their hashes."""
+
+    erasure_key: SecretKeys = shared("ERASURE_KEY", None)
+    """Secret of the keyed hashes that mark erased persons. Identity, history and the relay need the same one, unless
+    `NEVER_ERASE` is `true`. Set it before the first visit. After a change the new value stands before the first one."""
+    never_erase: bool = shared("NEVER_ERASE", False)
+    """Start without `ERASURE_KEY`. Persons whose visits are stored in the meantime can never be erased."""
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong between settings."""
+        yield from super().problems()
+        if not (self.erasure_key or self.never_erase):
+            yield (
+                "ERASURE_KEY: must be set, to one secret for identity, history and the relay, unless "
+                "NEVER_ERASE=true says that no person will ever have to be erased"
+            )
+
+    @property
+    def erasure_secret(self) -> str:
+        """The values of the erasure key, as `ErasureKeys` reads them; empty when there is none."""
+        return self.erasure_key.get_secret_value() if self.erasure_key else ""
+
+
+class ReaderSettings(ErasureSettings):
     """Settings of the services that read the event log into stores of their own: identity and history."""
 
     redis_url: RedisUrl
@@ -234,8 +240,6 @@ class ReaderSettings(ServiceSettings):
     """Transitions (SignIn, UserInfo, SignOut events) of one visit that are used: the earliest ones. Later transitions
     are stored like other events and do not change who the visitor is."""
     visit_idle_minutes: VisitIdleMinutes
-    erasure_key: ErasureKey
-    never_erase: NeverErase
     erase_anonymous_events: Annotated[bool, OldName("ERASE_ANONYMOUS_STRETCH")] = shared("ERASE_ANONYMOUS_EVENTS", True)
     """Erase with a person also the events of a visit from before it was identified, if that person was the first one it
     named."""
@@ -249,17 +253,3 @@ class ReaderSettings(ServiceSettings):
     """Time to wait for an answer of Redis. It is longer than the 1 s for which a read of the log may block."""
     mongo_timeout_ms: int = Field(default=2_000, ge=1, le=30_000)
     """Time to wait for an answer of MongoDB, and for a MongoDB server that is available."""
-
-    def problems(self) -> Iterator[str]:
-        """What is wrong between settings of a service that reads the log."""
-        yield from super().problems()
-        if not (self.erasure_key or self.never_erase):
-            yield (
-                "ERASURE_KEY: must be set, to one secret for identity and history, unless "
-                "NEVER_ERASE=true says that no person will ever have to be erased"
-            )
-
-    @property
-    def erasure_secret(self) -> str:
-        """The values of the erasure key, as `ErasureKeys` reads them; empty when there is none."""
-        return self.erasure_key.get_secret_value() if self.erasure_key else ""

@@ -354,8 +354,7 @@ class LinkStore:
 
     def blank(self, identity_id: str) -> IdentityRecord:
         """Return the record of an identity of which nothing is known."""
-        hashed = self._erasure_keys.hash(identity_id) if self._erasure_keys else ""
-        return IdentityRecord(identity_id=identity_id, hash=hashed)
+        return IdentityRecord(identity_id=identity_id, hash=self._erasure_keys.hash_of(identity_id))
 
     async def replace(self, pairs: "list[tuple[IdentityRecord | None, IdentityRecord]]") -> bool:
         """Replace the first record of each pair (None: insert) by the second; return False if one has changed.

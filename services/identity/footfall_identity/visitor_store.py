@@ -166,7 +166,7 @@ class VisitorStore:
 
     def hash_of(self, identity: str) -> str:
         """Return the keyed hash (hex) of an identity; "" for none, or without an erasure key."""
-        return self._erasure_keys.hash(identity) if identity and self._erasure_keys else ""
+        return self._erasure_keys.hash_of(identity)
 
     def mark_of(self, hashed: str) -> str:
         """Return how the tombstone of a hash is named; "" for none."""

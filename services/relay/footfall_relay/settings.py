@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Annotated
 
 from footfall_eventlog.settings import (
-    ErasureKey,
+    ErasureSettings,
     HistoryTarget,
     IdentityTarget,
     LiveRetentionDays,
-    NeverErase,
     Partitions,
     RedisUrl,
     RelayHoldMinutes,
 )
-from footfall_servicekit.settings import ServiceSettings
+from footfall_servicekit.settings import Port
 from footfall_servicekit.values import readable_by
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -22,14 +21,12 @@ from pydantic_settings import SettingsConfigDict
 from footfall_relay.outlets_file import OutletsFileError, read_outlets
 
 
-class RelaySettings(ServiceSettings):
+class RelaySettings(ErasureSettings):
     """Settings of the relay."""
 
     model_config = SettingsConfigDict(env_prefix="RELAY_")
 
-    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on. 0: a free port, which is logged.")] = (
-        50054
-    )
+    port: Port = 50054
     file: Annotated[Path | None, readable_by(Path.read_bytes)] = None
     """TOML file of the outlets: where events go, and which. A changed file is read within a second; a malformed change
     is logged and ignored. Unset: nothing goes out."""
@@ -41,8 +38,6 @@ class RelaySettings(ServiceSettings):
     identity_target: IdentityTarget
     live_retention_days: LiveRetentionDays
     relay_hold_minutes: RelayHoldMinutes
-    erasure_key: ErasureKey
-    never_erase: NeverErase
     redis_timeout_ms: int = Field(default=2_000, ge=1, le=30_000)
     """Time to wait for an answer of Redis."""
     history_timeout_ms: int = Field(default=10_000, ge=1, le=60_000)
@@ -60,17 +55,7 @@ class RelaySettings(ServiceSettings):
     def problems(self) -> Iterator[str]:
         """What is wrong between settings of the relay."""
         yield from super().problems()
-        if not (self.erasure_key or self.never_erase):
-            yield (
-                "ERASURE_KEY: must be set, to the secret of identity and history, so that receivers can apply "
-                "erasures, unless NEVER_ERASE=true"
-            )
         try:
             read_outlets(self.file, allow_http=self.allow_http)
         except OutletsFileError as error:
             yield f"RELAY_FILE: {error}"
-
-    @property
-    def erasure_secret(self) -> str:
-        """The erasure key, empty when there is none."""
-        return self.erasure_key.get_secret_value() if self.erasure_key else ""

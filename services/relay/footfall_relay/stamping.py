@@ -84,8 +84,7 @@ class Stamper:
         self._identity = IdentityServiceStub(self._identity_channel)
         self._history_timeout_s = history_timeout_ms / 1000
         self._identity_timeout_s = identity_timeout_ms / 1000
-        self._keys = ErasureKeys(erasure_key)
-        self._hash_of = lru_cache(maxsize=16_384)(self._keys.hash)
+        self._hash_of = lru_cache(maxsize=16_384)(ErasureKeys(erasure_key).hash_of)
         self._no_contacts = FailureLog("identity does not answer; contacts go out as UNKNOWN", "service")
 
     async def close(self) -> None:
@@ -221,7 +220,7 @@ class Stamper:
 
     def _message(self, reference: Reference, event: AttributedEvent, contacts: Mapping[str, Identity]) -> Message:
         identities = event.event.stamp.identity_id, event.event.event.identity_id
-        own, named = (self._hash_of(identity) if identity and self._keys else "" for identity in identities)
+        own, named = map(self._hash_of, identities)
         return event_message(reference, event, contacts.get(identities[0]), (own, named))
 
     async def _contacts(self, events: Iterable[AttributedEvent]) -> dict[str, Identity]:
