@@ -21,15 +21,13 @@ from footfall_timeline import LaterVersionError
 
 from footfall_history.arguments import moment, rate
 from footfall_history.policies.page import to_html
-from footfall_history.policies.report import summary, to_json
+from footfall_history.policies.report import MAX_LISTED, summary, to_json
 from footfall_history.policies.running import Trial, try_policy
 from footfall_history.policies.simulator import Counts, Range
 from footfall_history.settings import HistorySettings
 from footfall_history.storage import TRANSIENT_STORE_ERRORS
 
 _REPORT_EVERY_S: Final = 5.0
-_MAX_LISTED: Final = 1_000
-"""Largest number of examples, and of identities, of each kind of change: memory holds them."""
 
 
 def main() -> None:
@@ -97,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) <= _MAX_LISTED):
-        raise argparse.ArgumentTypeError(f"must be 0 to {_MAX_LISTED:,}")
+    if not (text.isdecimal() and int(text) <= MAX_LISTED):
+        raise argparse.ArgumentTypeError(f"must be 0 to {MAX_LISTED:,}")
     return int(text)
 
 

@@ -11,6 +11,8 @@ Count = Annotated[int, Meta(ge=0)]
 Moment = Annotated[str, Meta(description="Time in UTC, in the form of ISO 8601.")]
 StateName = Annotated[str, Meta(pattern="^(ANONYMOUS|RECOGNIZED|AUTHENTICATED)$")]
 
+MAX_LISTED: Final = 1_000
+"""Largest number of examples, and of identities, of each kind of change: memory holds them."""
 NOT_SIMULATED: Final = (
     "Links to contacts: the contacts are not read. `evidence` counts the attributes that become, or no longer are, "
     "evidence for a link, and `identities` shows whose events come to another identity.",

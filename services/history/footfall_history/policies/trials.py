@@ -17,10 +17,12 @@ from footfall_eventlog.events import USER_ID_KEYS
 from footfall_eventlog.identity_policy import IdentityPolicy, IdentityPolicyError
 from footfall_servicekit.errors import RequestError
 
+from footfall_history.policies.report import MAX_LISTED
+from footfall_history.queries import time_ms
+
 UNAVAILABLE_CODE: Final = 75
 """The exit code of a trial that a store did not answer."""
 
-_MAX_LISTED: Final = 1_000
 _MAX_KEYS: Final = 50
 _PART_BYTES: Final = 256 * 1024
 _RETRY_MS: Final = 30_000
@@ -120,12 +122,12 @@ def _order(request: pb.SimulatePolicyRequest, sites: Sequence[str]) -> Order:
         IdentityPolicy.parse(request.policy, "policy", keys)
     except IdentityPolicyError as error:
         raise RequestError.invalid("policy", str(error)) from None
-    to_ms = _time_ms(request, "end_time")
+    from_ms, to_ms = time_ms(request, "start_time"), time_ms(request, "end_time")
     return Order(
         request.policy,
         keys,
-        _time_ms(request, "start_time"),
-        time.time_ns() // 1_000_000 if to_ms is None else to_ms,
+        None if from_ms is None else max(0, from_ms),
+        time.time_ns() // 1_000_000 if to_ms is None else max(0, to_ms),
         [*sites],
         _count(request, "max_examples", 5),
         _count(request, "max_identities", 100),
@@ -133,18 +135,8 @@ def _order(request: pb.SimulatePolicyRequest, sites: Sequence[str]) -> Order:
     )
 
 
-def _time_ms(request: pb.SimulatePolicyRequest, field: str) -> int | None:
-    if not request.HasField(field):  # type: ignore[arg-type]
-        return None
-    try:
-        at_ms: int = getattr(request, field).ToMilliseconds()
-    except ValueError:
-        raise RequestError.invalid(field, "must be a time from the years 1 to 9999") from None
-    return max(0, at_ms)
-
-
 def _count(request: pb.SimulatePolicyRequest, field: str, default: int) -> int:
     count: int = getattr(request, field)
     if count < 0:
         raise RequestError.invalid(field, "must not be negative")
-    return min(count or default, _MAX_LISTED)
+    return min(count or default, MAX_LISTED)

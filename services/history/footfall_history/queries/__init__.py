@@ -15,6 +15,7 @@ from footfall_history.queries.filters import (
     parse_uuid,
     session_conditions,
     site_filter,
+    time_ms,
     visit_conditions,
     window,
     with_next_page,

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import ANONYMOUS, order_key
+from footfall_timeline import ANONYMOUS, Attribution, order_key
 
 from footfall_history.dead_letters import DeadLetterQueue
 from footfall_history.queries.filters import parse_uuid
@@ -53,6 +53,7 @@ class Attributions:
         left, left_bytes = _MAX_REVISED, _MAX_REVISED_BYTES
         for asked in request.visits:
             known = visits.get(asked.visit_id)
+            previous = {step.transition.event_id: step.before for step in known.visit_state.steps} if known else {}
             for event_id in asked.event_ids:
                 document = documents.get(document_id(asked.visit_id, event_id))
                 if known is None or document is None:
@@ -60,14 +61,14 @@ class Attributions:
                     missing = pb.MissingEvent(event_id=event_id, dead_letter=is_dead)
                     yield pb.AttributedItem(visit_id=asked.visit_id, missing=missing)
                 else:
-                    yield pb.AttributedItem(visit_id=asked.visit_id, event=_attributed(known, document))
+                    yield pb.AttributedItem(visit_id=asked.visit_id, event=_attributed(known, document, previous))
             if known is None:
                 continue
             reported = [(key, self._hash(part)) for key, part in known.ranges()]
             before = _reported(asked.attribution) or [("", self._anonymous)]
             if reported != before and left > 0 and left_bytes > 0:
                 async for document in self._revised(asked, documents, before, reported):
-                    item = pb.AttributedItem(visit_id=asked.visit_id, revised=_attributed(known, document))
+                    item = pb.AttributedItem(visit_id=asked.visit_id, revised=_attributed(known, document, previous))
                     left, left_bytes = left - 1, left_bytes - item.ByteSize()
                     yield item
                     if left <= 0 or left_bytes <= 0:
@@ -104,15 +105,15 @@ class Attributions:
                     yield document
 
 
-def _attributed(visit: Visit, document: Document) -> pb.AttributedEvent:
+def _attributed(visit: Visit, document: Document, previous: Mapping[str, Attribution]) -> pb.AttributedEvent:
+    """An event as it is attributed now. `previous`: the attributions before the transitions, by id of the event."""
     document = visit.attributed(document, {})
     found = pb.AttributedEvent(event=stored_event(document), erased=document.get("erased", False))
-    for step in visit.visit_state.steps:
-        if step.transition.event_id == document["event_id"]:
-            found.previous.state = int(step.before.state)  # type: ignore[assignment]  # the enums have the same numbers
-            found.previous.identity_id = step.before.identity
-            found.previous.session_id = step.before.session_id
-            found.previous.revision = visit.rev
+    if before := previous.get(document["event_id"]):
+        found.previous.state = int(before.state)  # type: ignore[assignment]  # the enums have the same numbers
+        found.previous.identity_id = before.identity
+        found.previous.session_id = before.session_id
+        found.previous.revision = visit.rev
     return found
 
 

@@ -178,8 +178,13 @@ class Moment(NamedTuple):
 
 def parse_moment(request: pb.ExplainVisitRequest) -> Moment:
     """The moment of a request. Raises RequestError."""
-    times = (_nanoseconds(request, field, field) for field in ("as_of_time", "known_at_time"))
-    return Moment(*(None if time is None else time // 1_000_000 for time in times))
+    return Moment(time_ms(request, "as_of_time"), time_ms(request, "known_at_time"))
+
+
+def time_ms(request: Any, field: str) -> int | None:
+    """A time of a request in milliseconds since the epoch; None if it is not given. Raises RequestError."""
+    nanoseconds = _nanoseconds(request, field, field)
+    return None if nanoseconds is None else nanoseconds // 1_000_000
 
 
 def time_key(at_ms: int) -> str:
