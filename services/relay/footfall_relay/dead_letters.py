@@ -36,11 +36,10 @@ async def replay(outlet: Outlet, positions: Positions, stamper: Stamper) -> Asyn
         finally:
             await sink.close()
         refused = [letter for letter in letters if letter.reference in reasons]
-        # To the end, behind those that have not been tried.
-        await positions.remove_dead(outlet.name, letters)
-        if refused:
+        if refused:  # to the end, behind those that have not been tried; before they are removed, or a crash loses them
             again = [msgspec.structs.replace(one, reason=reasons[one.reference]) for one in refused]
             await positions.put_dead(outlet.name, again)
+        await positions.remove_dead(outlet.name, letters)
         yield Replayed(len(messages) - len(refused), len(letters) - len(messages), refused)
         left -= len(letters)
         if len(refused) == len(messages) > 0:
