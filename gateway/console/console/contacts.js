@@ -1,12 +1,11 @@
 // Contacts as people choose them: by name, address and number, with what differs between them.
 
 import { Problem, ask, path, query } from './api.js';
-import { element } from './dom.js';
+import { element, whenTyped } from './dom.js';
 import { patchChildren } from './patch.js';
 import { troubleOf } from './source.js';
 import { figure, t } from './text.js';
 
-const PAUSE_MS = 250; // after the last key, until contacts are searched for
 const MOST_FOUND = 10;
 const PHONE = /^[+(\d][\d\s()./-]{4,}$/;
 
@@ -76,17 +75,10 @@ export class ContactFinder {
     this.said = element('p', { class: 'soft', role: 'status' });
     this.found = element('div', {});
     this.root = element('div', { class: 'finder' }, element('label', {}, t('Find a contact'), this.input), this.said, this.found);
-    this.input.addEventListener('input', () => {
-      clearTimeout(this.pausing);
-      this.pausing = setTimeout(() => this.find(), PAUSE_MS);
-    });
-    this.input.addEventListener('keydown', (event) => {
-      if (event.key === 'Enter') this.find();
-    });
+    whenTyped(this.input, () => this.find());
   }
 
   async find() {
-    clearTimeout(this.pausing);
     this.asking?.abort();
     this.asking = new AbortController();
     const { signal } = this.asking;

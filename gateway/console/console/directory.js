@@ -3,13 +3,12 @@
 import { Problem, ask, query } from './api.js';
 import { contactsAddress, personAddress } from './addresses.js';
 import { contactPage, nameOf } from './contacts.js';
-import { element, hasText } from './dom.js';
+import { element, hasText, whenTyped } from './dom.js';
 import { patchChildren } from './patch.js';
 import { lastSeen, pastOf, where } from './presence.js';
 import { Source, troubleOf } from './source.js';
 import { counted, figure, t } from './text.js';
 
-const PAUSE_MS = 250; // after the last key
 const PAGE = 25;
 const LARGEST = 1000; // the API's largest page
 const MOST_EMPTY = 5; // pages without contacts that are read in a row: the API examines a part of them at a time
@@ -51,7 +50,7 @@ export class DirectoryView {
     const isOther = text !== undefined && text !== this.text;
     if (text === undefined ? this.root.hidden : !this.root.hidden && !isOther) return;
     this.leaving?.abort();
-    clearTimeout(this.pausing);
+    this.stopWaiting?.();
     this.appearing.disconnect();
     document.body.classList.toggle('has-contacts', text !== undefined);
     if (text === undefined) {
@@ -76,11 +75,7 @@ export class DirectoryView {
   build() {
     this.title = element('h2', { tabindex: '-1' }, t('Contacts'));
     this.input = element('input', { type: 'search', autocomplete: 'off', spellcheck: 'false', maxlength: '512', 'aria-label': t('Find a contact'), placeholder: t('Name, e-mail address, number or id') });
-    this.input.addEventListener('input', () => {
-      clearTimeout(this.pausing);
-      this.pausing = setTimeout(() => this.find(), PAUSE_MS);
-    });
-    this.input.addEventListener('keydown', (event) => event.key === 'Enter' && this.find());
+    this.stopWaiting = whenTyped(this.input, () => this.find());
     this.said = element('p', { role: 'status' });
     this.rows = element('tbody');
     this.more = element('button', { type: 'button', class: 'quiet', 'data-do': 'more' }, t('More'));
@@ -94,7 +89,6 @@ export class DirectoryView {
   }
 
   find() {
-    clearTimeout(this.pausing);
     this.go(contactsAddress(this.input.value.trim()), { replace: true });
   }
 

@@ -134,3 +134,21 @@ export function ago(ms) {
 export function hasText(target) {
   return target.matches('input:not([type="checkbox"], [type="radio"])') && target.value !== '';
 }
+
+const PAUSE_MS = 250;
+
+/** Call `find` after a pause in typing into a box, and at once with Enter. Returns what stops the waiting for a pause. */
+export function whenTyped(input, find) {
+  let waiting;
+  const stop = () => clearTimeout(waiting);
+  input.addEventListener('input', () => {
+    stop();
+    waiting = setTimeout(find, PAUSE_MS);
+  });
+  input.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter') return;
+    stop();
+    find();
+  });
+  return stop;
+}
