@@ -77,6 +77,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+async def guess(codes: VisitCodes, *guesses: tuple[str, str]) -> list[Any]:
+    """Use codes, each as an actor; give answers and errors. Fifty at the same time: there are 100 connections."""
+    answers: list[Any] = []
+    for start in range(0, len(guesses), 50):
+        some = (codes.use(code, actor, ()) for code, actor in guesses[start : start + 50])
+        answers += await asyncio.gather(*some, return_exceptions=True)
+    return answers
+
+
 @pytest.mark.usefixtures("clock")
 async def test_10000_wrong_codes_find_nothing_and_are_counted(codes: VisitCodes, store: VisitorStore) -> None:
     visit = await seen_visit(store)
@@ -85,9 +94,7 @@ async def test_10000_wrong_codes_find_nothing_and_are_counted(codes: VisitCodes,
     wrong = [code for number in range(10_001) if (code := f"{number:06}") != right][:10_000]
 
     for start in range(0, len(wrong), 50):
-        # At the same time, so that none of them passes the limit before the others are counted.
-        guesses = [codes.use(code, f"agent {start // 1_000}", ()) for code in wrong[start : start + 50]]
-        answers = await asyncio.gather(*guesses, return_exceptions=True)
+        answers = await guess(codes, *((code, f"agent {start // 1_000}") for code in wrong[start : start + 50]))
         assert all(one is None or getattr(one, "reason", "") == "TOO_MANY_WRONG_CODES" for one in answers)
     counted = {outcome: tries(outcome) - count for outcome, count in before.items()}
     assert counted == {"found": 0, "nothing": 50, "refused": 9_950}
@@ -102,9 +109,9 @@ async def test_callers_with_invented_names_may_not_guess_more_than_all_together(
     visit = await seen_visit(store)
     right, _ = await codes.create(visit)
     wrong = f"{int(right) ^ 1:06}"
-    await asyncio.gather(*(codes.use(wrong, "of one", ()) for _ in range(200)), return_exceptions=True)
+    await guess(codes, *[(wrong, "of one")] * 200)
     assert await found(codes, right, "anna") == visit, "one caller cannot use up the limit of all"
-    guesses = await asyncio.gather(*(codes.use(wrong, str(n), ()) for n in range(200)), return_exceptions=True)
+    guesses = await guess(codes, *((wrong, str(number)) for number in range(200)))
     assert guesses.count(None) == 95
     with pytest.raises(RequestError) as refused:
         await codes.use(right, "anna", ())
