@@ -4,6 +4,9 @@ bin := $(CURDIR)/.venv/bin
 distributions := protos timeline servicekit eventlog services/collector services/identity services/history services/relay gateway client ops
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
+# Programs start a third slower when Python keeps no bytecode of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install run demo test test-long upgrade-test chaos bench bench-history bench-contacts bench-hostile soak lint types docs-test proto released reference settings requirements audit screenshots wheels up
 
 help: ## list the commands
