@@ -1,6 +1,6 @@
 """Random events in random order, with restarts in between: the suite's answers equal those of the reference model.
 
-`make test` runs 30 examples; FOOTFALL_EXAMPLES=1000 is for the night.
+`make test` runs 15 examples; FOOTFALL_EXAMPLES=1000 is for the night.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.tools.reference import Reference, Sent
 from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
 
-EXAMPLES = int(os.environ.get("FOOTFALL_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("FOOTFALL_EXAMPLES", "15"))
 STEPS = 20
 IDLE_MS = 1_800_000
 STATES = {1: "ANONYMOUS", 2: "RECOGNIZED", 3: "AUTHENTICATED"}

@@ -13,6 +13,7 @@ import pytest
 from tests.tools.eventually import eventually
 from tests.tools.sites import client_of, running_suite_of_sites, send
 from tests.tools.suite import Suite
+from tests.tools.variants import further
 from tests.tools.visits import Event, event, live_state, now_ms, random_visit, scattered
 
 VISITS = 6
@@ -122,7 +123,7 @@ async def test_what_another_tracker_sends_is_of_the_site_of_its_key(isolated: Su
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("mine", ["shop", "bank"])
+@pytest.mark.parametrize("mine", ["shop", further("bank")])
 async def test_each_site_s_answers_are_those_of_a_suite_that_saw_its_events_alone(
     isolated: Suite, alone: Suite, mine: str
 ) -> None:

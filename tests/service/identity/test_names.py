@@ -26,7 +26,7 @@ from tests.tools.identity import admitted, entry, new_id
 from tests.tools.reference import Reference, Sent
 from tests.tools.visits import now_ms
 
-EXAMPLES = int(os.environ.get("FOOTFALL_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("FOOTFALL_EXAMPLES", "6"))
 STEPS = 20
 
 
