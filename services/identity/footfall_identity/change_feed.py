@@ -28,6 +28,7 @@ _RETRY_MS: Final = 100
 _TOKEN = re.compile(r"\d{1,20}-\d{1,20}(\.\d{1,20}-\d{1,20})*")
 
 _NOTICE_EVERY_S: Final = 1.0
+_UNWATCHED_POLL_S: Final = 1.0
 _KEEP_PAGES_S: Final = 15.0
 _NO_IDENTITY: Final = "-"  # looked up to see whether MongoDB answers
 
@@ -72,6 +73,7 @@ class ChangeFeed:
         self._has_more = asyncio.Event()
         self._watchers = 0
         self._page_watchers = 0
+        self._is_watched = asyncio.Event()
         self._are_contacts_unknown = False
 
     async def run(self) -> None:
@@ -95,7 +97,11 @@ class ChangeFeed:
         """Read one partition. A partition that does not answer does not delay the others."""
         while not self._stopping.is_set():
             has_read = await attempt((), self._read, number)
-            await asyncio.sleep(_POLL_S if has_read else _AFTER_FAILURE_S)
+            if has_read and not self._watchers:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._is_watched.wait(), _UNWATCHED_POLL_S)
+            else:
+                await asyncio.sleep(_POLL_S if has_read else _AFTER_FAILURE_S)
 
     async def _notice(self, number: int) -> None:
         """Record what happens in a partition without an event."""
@@ -259,6 +265,8 @@ class ChangeFeed:
         """
         positions = await self._parse_token(request.resume_token) if request.resume_token else None
         await self._has_started.wait()
+        if not self._watchers:  # the positions are up to a second old
+            await asyncio.gather(*map(self._skip, self._numbers))
         with metrics.WATCH_STREAMS.track_inprogress(), self._watching(wanted):
             if wanted.includes_pages:
                 await self._notices.watch_pages()
@@ -290,11 +298,14 @@ class ChangeFeed:
     @contextmanager
     def _watching(self, wanted: WatchFilter) -> Iterator[None]:
         self._watchers += 1
+        self._is_watched.set()
         self._page_watchers += wanted.includes_pages
         try:
             yield
         finally:
             self._watchers -= 1
+            if not self._watchers:
+                self._is_watched.clear()
             self._page_watchers -= wanted.includes_pages
 
     async def _buffered_messages(self, at: int, wanted: WatchFilter, *, announces: bool) -> AsyncIterator[Message]:
