@@ -170,13 +170,11 @@ async def send(stub: Any, numbers: Sequence[int], version: int, generation: int 
 
 
 async def end_sync(stub: Any, generation: int) -> int:
-    """End a synchronization; return how many contacts were deleted."""
-    deleted = 0
+    """End a synchronization; return how many contacts are left."""
     while True:
         response = await patiently(stub.FinishContactSync, pb.FinishContactSyncRequest(generation=generation))
-        deleted += int(response.deleted_count)
         if not response.remaining_count:
-            return deleted
+            return int(response.kept_count)
 
 
 async def measure(suite: Suite, contacts: int) -> list[Phase]:
@@ -197,9 +195,9 @@ async def measure(suite: Suite, contacts: int) -> list[Phase]:
 
         async def synced() -> None:
             await interrupted(kept, 1, generation=1)
-            deleted = await end_sync(stub, 1)
-            if deleted != contacts - len(kept):
-                raise RuntimeError(f"{deleted} contacts were deleted instead of {contacts - len(kept)}")
+            left = await end_sync(stub, 1)
+            if left != len(kept):
+                raise RuntimeError(f"{left} contacts are left instead of {len(kept)}")
 
         async with crowd.active():
             await asyncio.sleep(2)
