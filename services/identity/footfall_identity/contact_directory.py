@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from footfall_identity.contact_names import begin_all, stored_beginning
 from footfall_identity.contact_record import ContactRecord, with_search_keys
+from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 
 _MAX_EXAMINED: Final = 5_000
@@ -80,9 +81,7 @@ class ContactDirectory:
         Fewer than `size` although more follow, if many contacts had to be examined. A position never names a contact
         that the sites do not know.
         """
-        if conditions.search_key and not self._is_complete:
-            message = "contacts are being made ready for searches; try again later"
-            raise RequestError.unavailable(message, _INDEX_RETRY_MS, "INDEX_BEING_BUILT")
+        self._require_search(conditions)
         found: list[ContactRecord] = []
         after, skip = position
         examined = 0
@@ -100,6 +99,22 @@ class ContactDirectory:
             else:
                 after, skip = records[-1].contact_id, 0
         return ContactsPage(found, ContactsPosition(after, skip))
+
+    async def at_most_one(
+        self, conditions: ContactFilter, size: int
+    ) -> list[tuple[ContactRecord, list[IdentityRecord]]] | None:
+        """Return the contact that meets conditions, if there is one, with the first `size` of its identities, by id.
+
+        None if several contacts have the search key: `find` finds those.
+        """
+        self._require_search(conditions)
+        found = await self._links.contacts_with_identities({"search_keys": conditions.search_key}, 2, size)
+        return None if len(found) > 1 else [one for one in found if conditions.matches(one[0])]
+
+    def _require_search(self, conditions: ContactFilter) -> None:
+        if conditions.search_key and not self._is_complete:
+            message = "contacts are being made ready for searches; try again later"
+            raise RequestError.unavailable(message, _INDEX_RETRY_MS, "INDEX_BEING_BUILT")
 
     async def _visible(self, records: list[ContactRecord], sites: list[str]) -> list[ContactRecord]:
         """Return the contacts that these sites know; all without sites.

@@ -12,7 +12,7 @@ from footfall_servicekit.errors import RequestError
 from msgspec.structs import replace
 
 from footfall_identity import messages, requests
-from footfall_identity.contact_directory import ContactDirectory, ContactsPosition
+from footfall_identity.contact_directory import ContactDirectory, ContactFilter, ContactsPosition
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.known_contact import UNKNOWN_CONTACT, KnownContact
@@ -83,22 +83,32 @@ class Customers:
         conditions = requests.contact_filter(wanted, self._phone_region)
         if not conditions.search_key:
             raise RequestError.invalid(request.WhichOneof("customer") or "customer", "must not be empty")
-        found: list[ContactRecord] = []
-        position: ContactsPosition | None = ContactsPosition()
-        while position and len(found) < MAX_CANDIDATES:
-            page = await self._directory.find(conditions, sites, position, MAX_CANDIDATES - len(found))
-            found += page.contacts
-            position = page.position
+        # Most often there is one. A site may know only some of several.
+        one_or_none = None if sites else await self._directory.at_most_one(conditions, _MAX_IDENTITIES + 1)
+        known = {contact.contact_id: linked for contact, linked in one_or_none or ()}
+        found = await self._candidates(conditions, sites) if one_or_none is None else [one for one, _ in one_or_none]
         merged = None
         if not sites:
             merged = await self._merged([one.contact_id for one in found])
             leading = [*dict.fromkeys(merged.resolved(one.contact_id) for one in found)]
             if leading != [one.contact_id for one in found]:
                 found = await self._contacts(leading)
-        if len(found) == 1:
+        if len(found) != 1:
+            return pb.GetCustomerResponse(candidates=map(messages.contact, found))
+        linked = known.get(found[0].contact_id)
+        if linked is None:
             linked = await self._links.linked_to(found[0].contact_id, "", _MAX_IDENTITIES + 1, sites)
-            return await self._with_visitors(await self._of_contact(found[0], linked, sites, merged), linked, sites)
-        return pb.GetCustomerResponse(candidates=map(messages.contact, found))
+        return await self._with_visitors(await self._of_contact(found[0], linked, sites, merged), linked, sites)
+
+    async def _candidates(self, conditions: ContactFilter, sites: list[str]) -> list[ContactRecord]:
+        """Return the first contacts that meet conditions, by id."""
+        found: list[ContactRecord] = []
+        position: ContactsPosition | None = ContactsPosition()
+        while position and len(found) < MAX_CANDIDATES:
+            page = await self._directory.find(conditions, sites, position, MAX_CANDIDATES - len(found))
+            found += page.contacts
+            position = page.position
+        return found
 
     async def _by_contact(self, contact_id: str, sites: list[str]) -> pb.GetCustomerResponse:
         named, merged = contact_id, None
@@ -181,10 +191,13 @@ class Customers:
         return [known[one] for one in contact_ids if one in known and not known[one].is_deleted]
 
     async def _contact(self, contact_id: str, sites: list[str]) -> tuple[ContactRecord | None, list[IdentityRecord]]:
-        """Return a contact and its identities, one more than are shown. Both are read also if the contact is not there.
+        """Return a contact and its identities, one more than are shown.
 
-        So the duration does not reveal whether it is.
+        For sites, both are read also if the contact is not there. So the duration does not reveal whether it is.
         """
+        if not sites:
+            found = await self._links.contacts_with_identities({"_id": contact_id}, 1, _MAX_IDENTITIES + 1)
+            return next(((contact, linked) for contact, linked in found if not contact.is_deleted), (None, []))
         contact, linked = await asyncio.gather(
             self._links.contact(contact_id), self._links.linked_to(contact_id, "", _MAX_IDENTITIES + 1, sites)
         )

@@ -510,6 +510,26 @@ class LinkStore:
             documents = await self._contacts.find(query).sort("_id", 1).skip(skip).limit(limit).to_list(None)
         return [msgspec.convert(document, ContactRecord) for document in documents]
 
+    async def contacts_with_identities(
+        self, where: Mapping[str, str], limit: int, size: int
+    ) -> list[tuple[ContactRecord, list[IdentityRecord]]]:
+        """Return the first `limit` contacts with a value of a field, by id, each with its first `size` identities.
+
+        Both with one command, which costs less than two. Also contacts that are being deleted.
+        """
+        # With stages for what is joined, MongoDB looks up each contact by the index on `contact_id`, which is sparse.
+        first = [{"$sort": {"_id": 1}}, {"$limit": size}]
+        linked = {"from": self._identities.name, "localField": "_id", "foreignField": "contact_id", "as": "linked"}
+        stages: list[Mapping[str, Any]] = [
+            {"$match": where},
+            {"$sort": {"_id": 1}},
+            {"$limit": limit},
+            {"$lookup": linked | {"pipeline": first}},
+        ]
+        async with _translating_errors():
+            documents = await self._contacts.aggregate(stages).to_list(None)
+        return [(msgspec.convert(one, ContactRecord), _writer(one["linked"], ())) for one in documents]
+
     async def linked_contacts(self, contact_ids: Iterable[str], sites: Sequence[str]) -> set[str]:
         """Return those of these contacts to which an identity is linked that events of these sites have named."""
         async with _translating_errors():

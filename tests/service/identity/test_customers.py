@@ -16,6 +16,7 @@ from footfall_identity.visit_codes import VisitCodes
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit import metrics
 from footfall_timeline import order_key
+from msgspec.structs import replace
 
 from tests.tools.identity import admitted, new_id, resolve
 from tests.tools.ports import free_ports
@@ -90,9 +91,30 @@ async def test_who_it_is_takes_few_commands_where_nothing_was_renamed_or_merged(
     before = commands()
     found = await customers.find(request)
     assert (found.contact.contact_id, [one.identity.identity_id for one in found.identities]) == ("c-1", ["person-02"])
-    # The contact and its identities; before them the identity that is asked for.
-    assert commands() - before == (3 if "identity_id" in customer else 2)
+    # The contact with its identities; before them the identity that is asked for.
+    assert commands() - before == (2 if "identity_id" in customer else 1)
     await remembering.close()
+
+
+async def test_of_contacts_with_one_number_those_that_remain_are_found_with_their_identities(
+    make: Make, links: LinkStore
+) -> None:
+    directory, wanted = ContactDirectory(links), pb.GetCustomerRequest(phone="+49301234567")
+    await directory.complete()
+    customers = make(directory=directory)
+    assert await customers.find(wanted) == pb.GetCustomerResponse()
+    given = [ContactRecord(contact_id=f"c-{n}", phone_numbers=("+49301234567",)) for n in range(3)]
+    stored = await links.store_contacts([(None, with_search_keys(with_match_keys(one, None))) for one in given])
+    await links.replace([(None, identity(number, f"c-{number % 3}")) for number in range(24)])
+    found = await customers.find(wanted)
+    assert [one.contact_id for one in found.candidates] == ["c-0", "c-1", "c-2"]
+    for going, expected in ((stored[2], ["c-0", "c-1"]), (stored[0], ["c-1"]), (stored[1], [])):
+        await links.store_contacts([(going, replace(going, is_deleted=True, is_stale=True))])
+        found = await customers.find(wanted)
+        shown = [found.contact] if found.HasField("contact") else found.candidates
+        assert [one.contact_id for one in shown] == expected
+        of_contact = [f"person-{number:02}" for number in range(22, 0, -3)] if expected == ["c-1"] else []
+        assert [one.identity.identity_id for one in found.identities] == of_contact
 
 
 def commands() -> float:
