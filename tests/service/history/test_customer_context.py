@@ -69,9 +69,8 @@ async def test_what_an_agent_does_as_the_customer_is_shown_only_for_the_visit_of
 
 @pytest.mark.parametrize(("visits", "reads_events"), [(1, ["aggregate"]), (3, ["find"]), (4, ["find", "aggregate"])])
 async def test_of_a_few_short_visits_each_part_is_read_with_one_command(
-    stub: Any, store: Store, attributor: Attributor, listener: Listener, *, visits: int, reads_events: list[str]
+    stub: Any, attributor: Attributor, listener: Listener, visits: int, reads_events: list[str]
 ) -> None:
-    await store.write_interaction({"_id": "of-another", "subject": "identity_id:erik", "rev": 0})
     stories = [Story("dana@shop.example", now_ms() - n * 60_000) for n in range(1, visits + 1)]
     await attributor.store([story.entry() for story in stories])
     await stub.GetCustomerContext(pb.GetCustomerContextRequest(identity_id="dana@shop.example"))  # connects
@@ -84,18 +83,6 @@ async def test_of_a_few_short_visits_each_part_is_read_with_one_command(
     for command in listener.commands:
         reads[next(iter(command.values()))].append(next(iter(command)))
     assert reads == {"visits": ["find"], "events": reads_events, "interactions": ["find"]}
-
-
-async def test_where_no_interaction_is_stored_none_is_searched_for(
-    stub: Any, store: Store, attributor: Attributor, listener: Listener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("footfall_history.queries.interactions._NONE_S", 3_600.0)
-    dana = Story("dana@shop.example")
-    await attributor.store([dana.entry()])
-    request = pb.GetCustomerContextRequest(identity_id=dana.person)
-    await asyncio.gather(*(stub.GetCustomerContext(request) for _ in range(3)))
-    asked = [command for command in listener.commands if command.get("find") == "interactions"]
-    assert [(command["filter"], command["limit"]) for command in asked] == [({}, 1)]
 
 
 @pytest.mark.parametrize("minutes", [1, 200])

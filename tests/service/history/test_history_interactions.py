@@ -196,12 +196,8 @@ async def test_an_interaction_does_not_touch_its_visit(stub: Any, consume: Consu
     assert before.visit.ended
 
 
-async def test_the_context_has_the_newest_interactions_of_the_identity(
-    stub: Any, consume: Consume, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_context_has_the_newest_interactions_of_the_identity(stub: Any, consume: Consume) -> None:
     at_ms, visit = now_ms() - 5 * MINUTE_MS, str(uuid.uuid4())
-    monkeypatch.setattr("footfall_history.queries.interactions._NONE_S", 0)
-    assert not (await stub.GetCustomerContext(pb.GetCustomerContextRequest(identity_id="dana"))).interactions
     await consume(
         entry([event("SignIn", visit, at_ms, "dana")]),
         *(reported(f"i{n:02}", at_ms + n, visit_id=visit, site="default", data_json=b'{"a":1}') for n in range(12)),

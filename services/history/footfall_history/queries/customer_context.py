@@ -267,8 +267,6 @@ class CustomerContexts:
         known = (await asyncio.shield(visits)).all_ids if visits else None
         if not self._max_interactions or (answer.status == parts.CONTEXT_STATUS_AMBIGUOUS and not search.identity_ids):
             return
-        if not await self._interactions.are_any_stored():
-            return
         contact_ids, numbers = {answer.contact.contact_id, *search.merged_ids}, [*answer.contact.phone_numbers]
         if not search.sites:  # also what the contact center has reported of a contact or number that is not stored
             contact_ids.add(request.contact_id)

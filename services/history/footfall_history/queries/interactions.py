@@ -5,7 +5,6 @@ that arrives late needs no change of interactions.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
@@ -29,8 +28,6 @@ _MAX_SCOPES: Final = 1_000
 _SUBJECTS_PER_QUERY: Final = 50
 _INTERACTIONS_PER_READ: Final = 50
 _OF_NO_SITE: Final = ""
-_NONE_S: Final = 0.25
-"""For how long it is remembered that there are no interactions. So the very first one is found that much later."""
 
 
 class Person(NamedTuple):
@@ -64,9 +61,6 @@ class InteractionReader:
         self._identity = identity
         self._max_visits = max_visits
         self._phone_region = phone_region
-        self._are_any = False
-        self._none_until_s = 0.0
-        self._look: asyncio.Task[None] | None = None
 
     async def get(self, interaction_id: str, sites: Sequence[str], context: Context) -> Interaction | None:
         """An interaction, if these sites may see it: first one about a visit on them, then one of no site.
@@ -137,22 +131,6 @@ class InteractionReader:
         """Whether an interaction names this visit, identity or contact."""
         about = {"subject": subject(field, value)}
         return bool(await self._store.find_interactions(about | site_filter(sites), 1, ["_id"]))
-
-    async def are_any_stored(self) -> bool:
-        """Whether there is any interaction. That there is none is remembered for a moment, see `_NONE_S`."""
-        if not self._are_any and time.monotonic() >= self._none_until_s:
-            # One look for all that wait for it: SecantusDB reads all interactions.
-            self._look = self._look or asyncio.create_task(self._look_for_any())
-            await asyncio.shield(self._look)
-        return self._are_any
-
-    async def _look_for_any(self) -> None:
-        asked_s = time.monotonic()
-        try:
-            self._are_any = await self._store.has_interactions()
-            self._none_until_s = asked_s + _NONE_S
-        finally:
-            self._look = None
 
     async def of_person(
         self,

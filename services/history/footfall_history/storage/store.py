@@ -506,10 +506,6 @@ class Store:
         self._require_index(self.interactions, where)
         return await _first(self.interactions, "order_key", where, limit, fields, newest_first=newest_first)
 
-    async def has_interactions(self) -> bool:
-        """Whether any interaction is stored. On SecantusDB it takes as long as there are many."""
-        return await self.interactions.find_one({}, ["_id"]) is not None
-
     async def each_interaction(self, where: Document) -> AsyncIterator[Document]:
         """All matching interactions in order, fetched as they are needed."""
         self._require_index(self.interactions, where)
