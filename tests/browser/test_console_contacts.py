@@ -109,8 +109,8 @@ async def test_links_in_doubt_are_listed_and_decided(browser: Browser, suite: Su
             return item
 
         item = await listed("ambiguous", twin)
-        await expect(page).to_have_title("Contacts · several contacts match · Footfall")
-        await expect(view.get_by_role("button", name=re.compile(r"several contacts match \(\d+"))).to_have_attribute(
+        await expect(page).to_have_title("Contacts · ambiguous · Footfall")
+        await expect(view.get_by_role("button", name=re.compile(r"ambiguous \(\d+"))).to_have_attribute(
             "aria-pressed", "true"
         )
         await expect(item).to_contain_text("2 contacts match. Which one is it?")

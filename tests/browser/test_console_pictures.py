@@ -74,7 +74,7 @@ async def test_each_view_fits_in_each_mode(browser: Browser, suite: Suite, folde
         await expect(page.locator("#empty")).to_be_visible()
         await take(page, folder, f"{mode}-nobody")
         await page.locator("#find").fill(site)
-        await expect(page.locator("#found-list li")).to_be_visible()
+        await expect(page.locator("#found-list li").first).to_be_visible()
         await take(page, folder, f"{mode}-find")
         await page.goto(f"/console/visit/{visit}?site={site}")
         await expect(page.locator(".report")).to_be_visible()
@@ -94,7 +94,7 @@ async def test_each_view_fits_in_each_mode(browser: Browser, suite: Suite, folde
         await take(page, folder, f"{mode}-contacts")
         for doubt in ("ambiguous", "recognized_only", "by_name"):
             await page.goto(f"/console/contacts?show={doubt}")
-            await page.wait_for_load_state("networkidle")
+            await expect(page.locator("#contacts [role=status]").first).to_have_text(re.compile("[.]$"))
             await take(page, folder, f"{mode}-contacts-{doubt}")
         for view in ("health", "quality"):
             await page.goto(f"/console/{view}")
@@ -137,6 +137,8 @@ async def test_what_is_frozen_is_said_in_the_visit_and_in_health(
             health = page.get_by_role("region", name="Health", exact=True)
             wrong = re.compile("Health is not known" if program == "gateway" else "needs? you")
             await expect(health.get_by_role("heading", level=2)).to_have_text(wrong, timeout=30_000)
+            if program != "gateway":
+                await expect(health.locator(".must-do")).to_contain_text(f"{program.capitalize()} has a problem")
             await take(page, folder, f"frozen-{program}-health")
         await expect(page.locator("#live")).to_have_text("Live")
 

@@ -21,7 +21,7 @@ const NEEDED = ['contact', 'identities', 'visits', 'pages']; // parts of a conte
 const HEADS = [t('Name'), t('Id'), t('E-mail'), t('Phone'), t('Identities'), t('Last seen')];
 /** What is shown without a text, in words. */
 export const SHOWN_WORDS = {
-  here: t('on the site now'), ambiguous: t('several contacts match'), recognized_only: t('looks like a contact'), by_name: t('linked by name only'),
+  here: t('on the site now'), ambiguous: t('ambiguous'), recognized_only: t('looks alike'), by_name: t('by name only'),
 };
 
 export class DirectoryView {

@@ -179,7 +179,7 @@ export class HealthView {
     return [
       ...problems.map((problem) => problemPart(problem, suite)),
       element('div', { class: 'beside' },
-        element('div', {}, element('h3', {}, t('Parts')),
+        element('div', { class: 'parts' }, element('h3', {}, t('Parts')),
           table(t('Parts'), [t('Part'), t('State'), t('Beacons'), t('Queries'), t('Processes'), t('Last start')], suite.map(partRow), true)),
         element('div', {}, element('h3', {}, t('What waits')), waits(backlog))),
       ...(events ? [eventParts(events)] : []),
@@ -355,7 +355,8 @@ function commandPart(command) {
 
 function partRow({ name, state, says, beacons, queries, processes, startTime }) {
   const dot = element('span', { class: `dot ${{ ok: 'well', failed: 'attention' }[state] || 'unknown'}`, 'aria-hidden': 'true' });
-  return [PART_NAMES[name], [dot, ` ${STATES[state]}: ${saying(says)}`], t(beacons), t(queries), processes === null ? '–' : n(processes), startTime ? moment(startTime) : '–'];
+  const effect = (words) => element('span', { class: words === 'as usual' ? 'usual' : undefined }, t(words));
+  return [PART_NAMES[name], [dot, ` ${STATES[state]}: ${saying(says)}`], effect(beacons), effect(queries), processes === null ? '–' : n(processes), startTime ? moment(startTime) : '–'];
 }
 
 function waits({ historyLagSeconds, identityUnreadEntries, logBytes, logBoundBytes, slowVisits, deadLetters, oldestDeadLetterTime }) {
