@@ -58,7 +58,7 @@ const person = new PersonView(part('person'), {
   me: callerName,
   may,
 });
-const search = new Search({ input: part('find'), found: part('found'), go, onSite: (text, most) => visitors.find(text, most) });
+const search = new Search({ input: part('find'), found: part('found'), go, onSite: (text, most) => visitors.find(text, most), nameOf: (contactId) => names.of(contactId) });
 const directory = new DirectoryView(part('contacts'), { close: () => go(liveAddress(visitors.filter)), go, may, seesAll: seesHealth, failed: problem });
 const quality = new QualityView(part('quality'), { close: () => go(liveAddress(visitors.filter)), may, seesAll: seesHealth });
 const health = new HealthView(part('health'), part('to-health'), { close: () => go(liveAddress(visitors.filter)), may });

@@ -115,6 +115,7 @@ export default {
   'all': 'alle',
   'Visitor': 'Besucher',
   '{count} would move': '{count} würden den Platz wechseln',
+  'one has come or gone': 'einer ist gekommen oder gegangen',
   '{count} have come or gone': '{count} sind gekommen oder gegangen',
   'Order held while a row has the focus: {news}.': 'Die Ordnung bleibt, solange eine Zeile den Fokus hat: {news}.',
   'Order held while you point at the list: {news}.': 'Die Ordnung bleibt, solange Sie auf die Liste zeigen: {news}.',

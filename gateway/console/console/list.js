@@ -139,7 +139,7 @@ export class VisitorList {
   }
 
   sayHeld({ moved, come }) {
-    const news = [moved && t('{count} would move', { count: figure(moved) }), come && t('{count} have come or gone', { count: figure(come) })].filter(Boolean).join(', ');
+    const news = [moved && t('{count} would move', { count: figure(moved) }), come === 1 && t('one has come or gone'), come > 1 && t('{count} have come or gone', { count: figure(come) })].filter(Boolean).join(', ');
     const text = this.rows.matches(':focus-within') ? t('Order held while a row has the focus: {news}.', { news }) : t('Order held while you point at the list: {news}.', { news });
     const said = this.held.firstElementChild;
     if (said.textContent !== text) said.textContent = text;

@@ -15,9 +15,12 @@ const CODE = /^\d{6}$/;
 const ALL_PRESENCES = ['PRESENT', 'LEFT', 'ENDED'];
 
 export class Search {
-  /** Calls `go(address)` for what the user chooses. `onSite(text, most)` finds among the visitors of the list. */
-  constructor({ input, found, go, onSite }) {
-    Object.assign(this, { input, found, go, onSite });
+  /**
+   * Calls `go(address)` for what the user chooses. `onSite(text, most)` finds among the visitors of the list.
+   * `nameOf(contactId)`: a name, if known.
+   */
+  constructor({ input, found, go, onSite, nameOf }) {
+    Object.assign(this, { input, found, go, onSite, nameOf });
     this.asking = new AbortController();
     this.options = new Map(); // by key: what was found, in the order of the list
     this.notes = new Set();
@@ -59,7 +62,7 @@ export class Search {
   /** Ask all that may know this text. What one of them finds is shown when it arrives. */
   async ask(text) {
     const { signal } = this.asking;
-    for (const visitor of this.onSite(text, MOST)) this.add(ofVisitor(visitor));
+    for (const visitor of this.onSite(text, MOST)) this.add(this.ofVisitor(visitor));
     await Promise.all(this.questions(text, signal).map((question) => question.catch((problem) => {
       if (signal.aborted) return;
       if (!(problem instanceof Problem)) throw problem;
@@ -82,7 +85,7 @@ export class Search {
   async visit(visitId, signal) {
     const live = await ask(path(['/api/v1/visits/', '/visitor'], visitId), { signal }).catch(unlessMissing);
     if (live) {
-      this.add(ofVisitor(live));
+      this.add(this.ofVisitor(live));
       return;
     }
     const visit = await ask(path(['/server/data/visits/', ''], visitId), { signal }).catch(unlessMissing);
@@ -158,6 +161,15 @@ export class Search {
     }
     this.options.set(option.key, option);
     this.draw();
+  }
+
+  ofVisitor(visitor) {
+    const { visitId, identityId, contactId, state } = visitor;
+    const name = contactId && this.nameOf(contactId);
+    return {
+      key: visitId, address: visitAddress(visitId), name: name || identityId || t('Visitor {id}', { id: visitId.slice(0, 8) }), about: name ? identityId : '',
+      detail: [STATES[state], contactId].filter(Boolean).join(', '), contactId, ...where(visitor),
+    };
   }
 
   change(key, more) {
@@ -277,14 +289,6 @@ export class Search {
 /** Who is on the site now comes first; what uses something up, and the way to all, come last. */
 function nearness({ isHere, open, isLast }) {
   return isHere ? 0 : isLast ? 3 : open ? 2 : 1;
-}
-
-function ofVisitor(visitor) {
-  const { visitId, identityId, contactId, state } = visitor;
-  return {
-    key: visitId, address: visitAddress(visitId), name: identityId || t('Visitor {id}', { id: visitId.slice(0, 8) }), detail: [STATES[state], contactId].filter(Boolean).join(', '),
-    contactId, ...where(visitor),
-  };
 }
 
 function ofContact(contact) {
