@@ -24,7 +24,7 @@ translate(document);
 
 const attention = new Attention();
 const visitors = new Visitors({ changed: () => list.drawSoon(), attention });
-const names = new ContactNames({ changed: () => list.drawSoon() });
+const names = new ContactNames({ changed: () => { list.drawSoon(); if (!part('found').hidden) search.draw(); } });
 const list = new VisitorList({
   visitors,
   parts: {

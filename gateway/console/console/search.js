@@ -62,7 +62,7 @@ export class Search {
   /** Ask all that may know this text. What one of them finds is shown when it arrives. */
   async ask(text) {
     const { signal } = this.asking;
-    for (const visitor of this.onSite(text, MOST)) this.add(this.ofVisitor(visitor));
+    for (const visitor of this.onSite(text, MOST)) this.add(ofVisitor(visitor));
     await Promise.all(this.questions(text, signal).map((question) => question.catch((problem) => {
       if (signal.aborted) return;
       if (!(problem instanceof Problem)) throw problem;
@@ -85,7 +85,7 @@ export class Search {
   async visit(visitId, signal) {
     const live = await ask(path(['/api/v1/visits/', '/visitor'], visitId), { signal }).catch(unlessMissing);
     if (live) {
-      this.add(this.ofVisitor(live));
+      this.add(ofVisitor(live));
       return;
     }
     const visit = await ask(path(['/server/data/visits/', ''], visitId), { signal }).catch(unlessMissing);
@@ -163,15 +163,6 @@ export class Search {
     this.draw();
   }
 
-  ofVisitor(visitor) {
-    const { visitId, identityId, contactId, state } = visitor;
-    const name = contactId && this.nameOf(contactId);
-    return {
-      key: visitId, address: visitAddress(visitId), name: name || identityId || t('Visitor {id}', { id: visitId.slice(0, 8) }), about: name ? identityId : '',
-      detail: [STATES[state], contactId].filter(Boolean).join(', '), contactId, ...where(visitor),
-    };
-  }
-
   change(key, more) {
     const option = this.options.get(key);
     if (!option) return;
@@ -196,12 +187,19 @@ export class Search {
     const made = options.map((option, number) => element('li', { role: 'none', 'data-key': option.key }, element('a', {
       id: `found-${number}`, role: 'option', 'aria-selected': String(number === this.active), href: option.address, tabindex: '-1',
     },
-      element('span', { class: 'about' }, element('strong', {}, option.name), option.about ? element('bdi', {}, option.about) : '', element('span', { class: 'soft' }, option.detail)),
+      element('span', { class: 'about' }, this.names(option), element('span', { class: 'soft' }, option.detail)),
       element('span', { class: option.isHere ? 'here' : 'soft' }, option.presence || ''))));
     this.found.firstElementChild.replaceChildren(...made);
     this.found.lastElementChild.replaceChildren(...this.words(options.length));
     this.input.setAttribute('aria-activedescendant', this.active >= 0 ? `found-${this.active}` : '');
     if (this.input === document.activeElement) this.show();
+  }
+
+  /** The name of a contact may arrive after the visitor was found. */
+  names({ contactId, name, about }) {
+    const found = contactId && this.nameOf(contactId);
+    const beside = found ? name : about;
+    return [element('strong', {}, found || name), beside ? element('bdi', {}, beside) : ''];
   }
 
   words(count) {
@@ -289,6 +287,14 @@ export class Search {
 /** Who is on the site now comes first; what uses something up, and the way to all, come last. */
 function nearness({ isHere, open, isLast }) {
   return isHere ? 0 : isLast ? 3 : open ? 2 : 1;
+}
+
+function ofVisitor(visitor) {
+  const { visitId, identityId, contactId, state } = visitor;
+  return {
+    key: visitId, address: visitAddress(visitId), name: identityId || t('Visitor {id}', { id: visitId.slice(0, 8) }), detail: [STATES[state], contactId].filter(Boolean).join(', '),
+    contactId, ...where(visitor),
+  };
 }
 
 function ofContact(contact) {
