@@ -45,6 +45,11 @@ function plain(text) {
   return (text || '').replaceAll('`', '');
 }
 
+/** Text with what is between backticks as code. */
+function coded(text) {
+  return (text || '').split('`').map((piece, number) => (number % 2 ? element('code', {}, piece) : piece));
+}
+
 function showList() {
   const words = document.getElementById('find').value.toLowerCase().split(/\s+/).filter(Boolean);
   const current = location.hash.slice(1);
@@ -116,7 +121,7 @@ function schemaNames(part, names = new Set()) {
 
 function showSchema(name) {
   return element('details', {},
-    element('summary', {}, element('code', {}, name), ` ${plain(description.components.schemas[name].description)}`),
+    element('summary', {}, element('code', {}, name), ' ', ...coded(description.components.schemas[name].description)),
     element('pre', { tabindex: '0' }, sketch({ $ref: name })));
 }
 
@@ -131,7 +136,7 @@ function field(parameter) {
       value: parameter.in === 'path' ? remembered[parameter.name] || parameter.example : undefined,
       placeholder: schema.default === undefined ? '' : String(schema.default),
     });
-  return element('label', {}, parameter.name, input, element('small', {}, plain(parameter.description)));
+  return element('label', {}, parameter.name, input, element('small', {}, ...coded(parameter.description)));
 }
 
 /** The example of a body with ids and a time of its own where a sender makes them, so that it can be sent more than once. */
@@ -195,7 +200,7 @@ function showStart() {
     eventName: 'SignIn', eventID: newUuid(), visitID: remembered.visitId, timestamp: Date.now(),
     data: { userID: 'dana@example.com', firstName: 'Dana', lastName: 'Oak' },
   });
-  const [about, ...rules] = plain(description.info.description).split('\n\n');
+  const [about, ...rules] = description.info.description.split('\n\n');
   document.title = 'Footfall API';
   document.getElementById('main').replaceChildren(
     element('h2', { tabindex: '-1', class: 'start' }, 'Your first answer'),
@@ -206,11 +211,11 @@ function showStart() {
     command(`curl${curlCredentials()} ${visit}/visitor`),
     element('h3', {}, '3. Why?'),
     command(`curl${curlCredentials()} ${visit}/explain`),
-    element('p', { class: 'meta' }, 'make run prints the user and password and keeps them in .data/credentials. Or sign in '
-      + 'above, and send requests from this page: ', element('a', { href: '#getVisitor' }, 'who is it'), ', ',
+    element('p', { class: 'meta' }, ...coded('`make run` prints the user and password and keeps them in `.data/credentials`. Or '
+      + 'sign in above, and send requests from this page: '), element('a', { href: '#getVisitor' }, 'who is it'), ', ',
       element('a', { href: '#explainVisit' }, 'why'), ', ', element('a', { href: '#listVisitors' }, 'who is on the site now'), '.'),
     element('h3', {}, 'Rules of all operations'),
-    element('p', {}, about), element('ul', {}, ...rules.map((text) => element('li', {}, text))));
+    element('p', {}, ...coded(about)), element('ul', {}, ...rules.map((text) => element('li', {}, ...coded(text)))));
 }
 
 function showChoice() {
@@ -234,7 +239,7 @@ function showOperation(operation) {
   document.getElementById('main').replaceChildren(
     element('h2', { tabindex: '-1' }, methodLabel(operation), ` ${operation.path}`),
     element('p', {}, `${operation.summary}.`),
-    operation.description ? element('p', { class: 'meta' }, plain(operation.description)) : '',
+    operation.description ? element('p', { class: 'meta' }, ...coded(operation.description)) : '',
     element('p', { class: 'meta' }, operation['x-scope'] ? `Needs the scope ${operation['x-scope']}.` : operation.security.length ? 'Needs credentials of any scope.' : 'Needs no authentication.'),
     form, answer,
     content ? element('h3', {}, 'Body') : '',
@@ -258,7 +263,7 @@ function answerRow([status, described]) {
   const schemas = Object.values(response.content || {}).map((one) => one.schema).filter(Boolean);
   const isError = status >= '400';
   return element('tr', {}, element('td', {}, status),
-    element('td', {}, plain(response.description), schemas.length && !isError ? element('pre', { tabindex: '0' }, sketch(schemas[0])) : ''));
+    element('td', {}, ...coded(response.description), schemas.length && !isError ? element('pre', { tabindex: '0' }, sketch(schemas[0])) : ''));
 }
 
 function authorization() {

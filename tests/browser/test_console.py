@@ -42,9 +42,11 @@ async def console(
 
 
 async def sign_in(page: Page, user: str, secret: str) -> None:
-    await page.get_by_label("User").fill(user)
-    await page.get_by_label("Password or token").fill(secret)
-    await page.get_by_role("button", name="Sign in").click()
+    """Sign in, in any language."""
+    form = page.locator("#sign-in-form")
+    await form.locator("[name=user]").fill(user)
+    await form.locator("[name=secret]").fill(secret)
+    await form.locator("button").click()
 
 
 async def test_nobody_sees_anything_without_signing_in(browser: Browser, suite: Suite) -> None:

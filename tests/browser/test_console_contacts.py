@@ -10,8 +10,9 @@ from tests.browser.test_console import HOSTILE, console
 from tests.browser.test_console_list import find
 from tests.browser.test_console_views import is_accessible
 from tests.browser.test_console_visit import entered, fits_every_width, on, send, stored
+from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
-from tests.tools.visits import now_ms
+from tests.tools.visits import event, now_ms
 
 PAGE = 25
 
@@ -76,3 +77,83 @@ async def test_contacts_are_found_and_lead_to_the_person(browser: Browser, suite
         await expect(view).to_be_hidden()
         await page.get_by_role("link", name="Contacts", exact=True).click()
         await expect(view.get_by_role("heading", name="Contacts")).to_be_focused()
+
+
+async def test_links_in_doubt_are_listed_and_decided(browser: Browser, suite: Suite) -> None:
+    tag = f"!{uuid.uuid4().hex[:8]}"  # first in the order of ids
+    twin, named, like = (f"{tag}-{kind}@shop.example" for kind in ("twin", "named", "like"))
+    contacts = [
+        {"contactId": f"{tag}-1", "firstName": "Zoe", "lastName": tag, "emailAddresses": [twin, like]},
+        {"contactId": f"{tag}-2", "firstName": "Partner", "lastName": f"of {tag}", "emailAddresses": [twin]},
+    ]
+    async with suite.http() as http, console(browser, suite, at="contacts?show=ambiguous") as page:
+        assert (await http.post("/api/v1/contacts:batch", json={"contacts": contacts})).status_code == 200
+        events = [
+            event("SignIn", str(uuid.uuid4()), now_ms(), twin),
+            event("SignIn", str(uuid.uuid4()), now_ms(), named, data={"firstName": "Zoe", "lastName": tag}),
+            event("UserInfo", str(uuid.uuid4()), now_ms(), like),
+        ]
+        await send(http, *events)
+        view = page.get_by_role("region", name="Contacts", exact=True)
+
+        async def listed(shown: str, identity: str) -> Any:
+            """The item of an identity, when identity has read the log."""
+            item = view.locator("li[data-identity]").filter(has_text=identity)
+
+            async def is_shown() -> None:
+                await page.goto(f"/console/contacts?show={shown}")
+                await view.get_by_role("status").first.filter(has_not_text="Searching").wait_for()
+                assert await item.count() == 1
+
+            await eventually(is_shown)
+            return item
+
+        item = await listed("ambiguous", twin)
+        await expect(page).to_have_title("Contacts · ambiguous · Footfall")
+        await expect(view.get_by_role("button", name=re.compile(r"ambiguous \(\d+"))).to_have_attribute(
+            "aria-pressed", "true"
+        )
+        await expect(item).to_contain_text("2 contacts match. Which one is it?")
+        await is_accessible(page)
+        await item.get_by_role("button", name=f"{tag}-2").click()
+        await expect(view.get_by_text(f"Will be linked to Partner of {tag}.")).to_be_visible()
+        await expect(item.get_by_role("button")).to_have_count(0)
+        await view.get_by_role("button", name="Undo").click()
+        await item.get_by_role("button", name=f"{tag}-2").click()
+        await view.get_by_role("button", name="Send now").click()
+        await expect(item).to_have_count(0)
+        await expect(view.get_by_role("heading", name="Contacts")).to_be_focused()
+        link = (await http.get(f"/api/v1/identities/{twin}/links")).json()["links"][0]
+        assert (link["contactId"], link["rule"]) == (f"{tag}-2", "manual")
+
+        item = await listed("recognized_only", like)
+        await expect(item).to_contain_text(f"Not matched: looks like Zoe {tag}. Link?")
+        item = await listed("by_name", named)
+        await expect(item).to_contain_text("by name only")
+        await item.get_by_role("button", name="Unlink").click()
+        await view.get_by_role("button", name="Send now").click()
+        await expect(item).to_have_count(0)
+        # The box finds among all contacts; a filter shows all that it is about.
+        await view.get_by_role("searchbox").fill(tag)
+        await expect(view.locator("tbody tr")).to_have_count(2)
+        await expect(view.locator("[aria-pressed=true]")).to_have_count(0)
+
+
+async def test_contacts_on_the_site_now_are_listed_once_each(browser: Browser, suite: Suite) -> None:
+    tag = uuid.uuid4().hex[:8]
+    user, contact = f"{tag}@shop.example", f"C-{tag}"
+    visits = [entered(str(uuid.uuid4()), title, now_ms()) for title in ("Loans", "Cards")]
+    async with suite.http() as http, console(browser, suite, at="contacts") as page:
+        stored_contact = {"lastName": f"Here{tag}", "emailAddresses": [user]}
+        assert (await http.put(f"/api/v1/contacts/{contact}", json=stored_contact)).status_code == 200
+        assert (await http.put(f"/api/v1/contacts/{contact}-2", json={"lastName": f"Away{tag}"})).status_code == 200
+        for visit in visits:
+            await send(http, visit, on(visit, "SignIn", now_ms(), user))
+            await stored(http, visit["visitID"], 2)
+        view = page.get_by_role("region", name="Contacts", exact=True)
+        await view.get_by_role("button", name="on the site now").click()
+        await expect(page).to_have_url(f"{suite.url}/console/contacts?show=here")
+        rows = view.locator("tbody tr")
+        await expect(rows.filter(has_text=f"Here{tag}")).to_have_count(1)
+        await expect(rows.filter(has_text=f"Here{tag}")).to_contain_text("on the site now")
+        await expect(rows.filter(has_text=f"Away{tag}")).to_have_count(0)

@@ -12,6 +12,8 @@ from tests.browser.test_console import console
 from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
 
+ROWS = 100
+"""Drawn at first."""
 COUNT_FLASHES = """
   window.flashes = 0;
   const animate = Element.prototype.animate;
@@ -138,12 +140,23 @@ async def test_the_order_is_held_while_the_user_points_and_says_so(browser: Brow
         await row_of(page, visits[0]).hover()
         await happens(http, "PageEntered", visits[1], now_ms(), site=site)
         await expect(page.locator("#held")).to_contain_text(
-            "Order held while you point at the list: 1 have come or gone."
+            "Order held while you point at the list: one has come or gone."
         )
         await expect(page.locator("#visitors tr")).to_have_count(1)
         await page.get_by_label("Sort").hover()
         await expect_order(page, visits, (1, 0))
         await expect(page.locator("#held")).to_be_hidden()
+
+
+async def test_more_rows_are_drawn_at_the_end_of_the_list(browser: Browser, suite: Suite) -> None:
+    site, at = f"shop-{uuid.uuid4().hex[:8]}", now_ms()
+    async with suite.http() as http, console(browser, suite, at=f"live?site={site}") as page:
+        entered = [event("PageEntered", str(uuid.uuid4()), at, site=site) for _ in range(ROWS + 20)]
+        assert (await http.post("/beacon", json=entered)).status_code == 204
+        await expect(page.locator("#count")).to_have_text(f"the first {ROWS} of {ROWS + 20} visitors")
+        await expect(page.locator("#visitors tr")).to_have_count(ROWS)
+        await page.locator("#more").scroll_into_view_if_needed()
+        await expect(page.locator("#visitors tr")).to_have_count(ROWS + 20)
 
 
 async def test_every_view_has_an_address_and_a_title(browser: Browser, suite: Suite) -> None:

@@ -13,11 +13,11 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 from redis.asyncio import Redis
 
-from tests.browser.test_console import console
+from tests.browser.test_console import console, sign_in
 from tests.browser.test_console_views import happened
 from tests.browser.test_console_visit import GO_TO, entered, on, open_visit, send, stored
 from tests.tools.suite import Program, Suite
-from tests.tools.visits import now_ms
+from tests.tools.visits import event, now_ms
 
 MODES: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1440, "height": 900}},
@@ -25,6 +25,8 @@ MODES: dict[str, dict[str, Any]] = {
     "tablet": {"viewport": {"width": 1024, "height": 768}},
     "zoomed": {"viewport": {"width": 720, "height": 450}, "device_scale_factor": 2},
     "phone": {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
+    "german": {"viewport": {"width": 1440, "height": 900}, "locale": "de-DE"},
+    "german-phone": {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "locale": "de-DE"},
 }
 MINUTE_MS = 60_000
 SLOW_LINE = {"offline": False, "latency": 4_000, "downloadThroughput": 20_000, "uploadThroughput": 20_000}
@@ -55,28 +57,45 @@ async def test_each_view_fits_in_each_mode(browser: Browser, suite: Suite, folde
             counts: dict[Any, Any] = {"": f"{2 + number % 3} 0 1 0", site: f"{2 + number % 3} 0 1"}
             for minute in (this_minute - number, this_minute - number - 7 * 24 * 60):
                 await redis.hset(f"minutes:{{p00}}:{minute}", mapping=counts)
-    async with suite.http() as http, console(browser, suite, at=f"live?site={site}", **MODES[mode]) as page:
+    async with (
+        suite.http() as http,
+        console(browser, suite, at=f"live?site={site}", signed_in=False, **MODES[mode]) as page,
+    ):
+        await take(page, folder, f"{mode}-sign-in")
+        await sign_in(page, *suite.credentials)
         visit = await happened(http, site, user, contact)
+        twin = {"firstName": "Partner of Dana", "lastName": site, "emailAddresses": [f"twin-{user}"]}
+        for number in range(2):
+            assert (await http.put(f"/api/v1/contacts/{contact}-{number}", json=twin)).status_code == 200
+        await send(http, event("SignIn", str(uuid.uuid4()), now_ms(), f"twin-{user}", site="elsewhere"))
         await expect(page.locator("#visitors tr")).to_have_count(2)
         await take(page, folder, f"{mode}-live")
         await page.goto("/console/live?page=nowhere-at-all")
         await expect(page.locator("#empty")).to_be_visible()
         await take(page, folder, f"{mode}-nobody")
-        await page.get_by_role("combobox", name="Find").fill(site)
-        await expect(page.locator("#found-list li")).to_be_visible()
+        await page.locator("#find").fill(site)
+        await expect(page.locator("#found-list li").first).to_be_visible()
         await take(page, folder, f"{mode}-find")
         await page.goto(f"/console/visit/{visit}?site={site}")
         await expect(page.locator(".report")).to_be_visible()
-        await expect(page.locator("#count")).to_have_text("2 visitors")
+        await expect(page.locator("#visitors tr")).to_have_count(2)
         await take(page, folder, f"{mode}-visit")
         await page.goto("/console/visit/none")
-        await expect(page.get_by_role("alert").filter(has_text="names no visit")).to_be_visible()
+        await expect(page.locator("#notice")).to_be_visible()
         await take(page, folder, f"{mode}-wrong-id")
         await page.goto(f"/console/person/{contact}")
         await expect(page.locator(".marks").first).to_contain_text("PaymentFailed")
         await take(page, folder, f"{mode}-person")
-        await page.get_by_role("button", name="Erase…").click()
+        await page.locator("[data-do=erase]").click()
         await take(page, folder, f"{mode}-erase")
+        await page.goto(f"/console/contacts?q={site}")
+        await expect(page.locator("#contacts tbody tr")).to_have_count(3)
+        await expect(page.locator("#contacts .here")).to_be_visible()
+        await take(page, folder, f"{mode}-contacts")
+        for doubt in ("ambiguous", "recognized_only", "by_name"):
+            await page.goto(f"/console/contacts?show={doubt}")
+            await expect(page.locator("#contacts [role=status]").first).to_have_text(re.compile("[.]$"))
+            await take(page, folder, f"{mode}-contacts-{doubt}")
         for view in ("health", "quality"):
             await page.goto(f"/console/{view}")
             await expect(page.locator(f"#{view} h2")).to_be_visible()
@@ -118,6 +137,8 @@ async def test_what_is_frozen_is_said_in_the_visit_and_in_health(
             health = page.get_by_role("region", name="Health", exact=True)
             wrong = re.compile("Health is not known" if program == "gateway" else "needs? you")
             await expect(health.get_by_role("heading", level=2)).to_have_text(wrong, timeout=30_000)
+            if program != "gateway":
+                await expect(health.locator(".must-do")).to_contain_text(f"{program.capitalize()} has a problem")
             await take(page, folder, f"frozen-{program}-health")
         await expect(page.locator("#live")).to_have_text("Live")
 

@@ -83,6 +83,7 @@ REFUSED: dict[str, str] = {
     "listGenericValues": f"GET {V1}/generic-values",
     "decideGenericValue": f"PUT {V1}/generic-values/{{person}}",
     "listSharedIdentities": f"GET {V1}/shared-identities",
+    "listDoubtfulLinks": f"GET {V1}/doubtful-links?doubt=ambiguous",
     "getSystemHealth": f"GET {V1}/health",
     "listDeadLetters": f"GET {V1}/dead-letters",
     "replayDeadLetters": f"POST {V1}/dead-letters:replay",

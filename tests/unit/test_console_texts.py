@@ -4,10 +4,12 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from footfall.collector.v1.collector_service_pb2 import RejectReason
 from footfall_eventlog.attention import AttentionRules
-from footfall_gateway.api_v1.health_findings import AS_USUAL, BEACONS, QUERIES
+from footfall_gateway.api_v1.health_findings import AS_USUAL, BEACONS, QUERIES, ProblemCode
 from footfall_history.queries.resources import SIMILAR
 from footfall_timeline import EFFECTS
 
@@ -18,6 +20,7 @@ LANGUAGES = sorted(CONSOLE.glob("language.*.js"))
 TEXT = r"'((?:[^'\\]|\\.)+)'"
 USED = re.compile(rf"\b(?:t|parts)\(\s*{TEXT}")
 COUNTED = re.compile(rf"\bcounted\([^']*?, {TEXT}(?:, {TEXT})?\)")
+CODES = r"const {name} = \{{\n(.*?)\n\}};"
 ENTRY = re.compile(rf"^  {TEXT}: {TEXT},$")
 TRANSLATED_ATTRIBUTES = {"aria-label", "placeholder", "title"}
 NAMES = {"Footfall", "/"}
@@ -59,6 +62,17 @@ def unquoted(text: str) -> str:
 
 def values(text: str) -> set[str]:
     return set(re.findall(r"\{(\w+)\}", text))
+
+
+def test_each_problem_and_reason_of_the_api_has_words() -> None:
+    health = (CONSOLE / "health.js").read_text()
+
+    def codes(name: str) -> set[str]:
+        return set(re.findall(r"^  (\w+):", re.findall(CODES.format(name=name), health, re.DOTALL)[0], re.MULTILINE))
+
+    assert codes("PROBLEMS") == {*get_args(ProblemCode)} - {"part_failed"}
+    reasons = {name.removeprefix("REJECT_REASON_").lower() for name, number in RejectReason.items() if number}
+    assert codes("REFUSALS") == reasons
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda file: file.name)

@@ -5,6 +5,8 @@ import { query } from './api.js';
 const ROOT = '/console/';
 const VIEWS = { visit: 'visit', visits: 'visit', person: 'person' };
 const VISIT = /^\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?$/i;
+/** What the view of contacts shows without a text: who is on the site now, and links in doubt, as the API names them. */
+export const SHOWN = ['here', 'ambiguous', 'recognized_only', 'by_name'];
 const FILTERS = ['site', 'state', 'page', 'sort', 'look', 'bots'];
 
 /** Of the list of visitors, with its filters. */
@@ -22,9 +24,9 @@ export function personAddress(id) {
   return `${ROOT}person/${encodeURIComponent(id)}`;
 }
 
-/** Of the contacts that a text may mean; without it of all. */
-export function contactsAddress(q) {
-  return `${ROOT}contacts${query({ q })}`;
+/** Of the contacts that a text may mean, or of what one of SHOWN means; without either of all. */
+export function contactsAddress(q, show) {
+  return `${ROOT}contacts${query({ q, show })}`;
 }
 
 function queryOf(filters) {
@@ -39,7 +41,8 @@ export function visitIdOf(text) {
 
 /**
  * What an address names: `view` (live, contacts, quality, health, visit, person), the `id` in it (of contacts: the text to
- * find), and the `filters` of the list. undefined: it is not the address of a view.
+ * find), of contacts also `show` (one of SHOWN, or empty), and the `filters` of the list. undefined: it is not the address
+ * of a view.
  */
 export function viewAt({ pathname, search, hash }) {
   if (!pathname.startsWith(ROOT)) return undefined;
@@ -47,7 +50,7 @@ export function viewAt({ pathname, search, hash }) {
   const given = new URLSearchParams(search);
   const filters = Object.fromEntries(FILTERS.map((name) => [name, given.get(name) || '']));
   if (!view || view === 'index.html') return hash.length > 1 ? { view: 'visit', id: hash.slice(1), filters } : { view: 'live', id: '', filters };
-  if (view === 'contacts' && !rest.join('')) return { view, id: given.get('q') || '', filters };
+  if (view === 'contacts' && !rest.join('')) return { view, id: (given.get('q') || '').trim(), show: SHOWN.find((one) => one === given.get('show')) || '', filters };
   if (['live', 'quality', 'health'].includes(view) && !rest.join('')) return { view, id: '', filters };
   if (!Object.hasOwn(VIEWS, view) || rest.length !== 1 || !rest[0]) return undefined;
   try {

@@ -3,7 +3,7 @@
 import { liveAddress, viewAt, visitAddress, visitIdOf } from './addresses.js';
 import { Attention } from './attention.js';
 import { isCompact, postHeight, takeLink } from './compact.js';
-import { DirectoryView } from './directory.js';
+import { DirectoryView, SHOWN_WORDS } from './directory.js';
 import { STATES } from './dom.js';
 import { VisitorList } from './list.js';
 import { follow } from './live.js';
@@ -24,7 +24,7 @@ translate(document);
 
 const attention = new Attention();
 const visitors = new Visitors({ changed: () => list.drawSoon(), attention });
-const names = new ContactNames({ changed: () => list.drawSoon() });
+const names = new ContactNames({ changed: () => { list.drawSoon(); if (!part('found').hidden) search.draw(); } });
 const list = new VisitorList({
   visitors,
   parts: {
@@ -58,8 +58,8 @@ const person = new PersonView(part('person'), {
   me: callerName,
   may,
 });
-const search = new Search({ input: part('find'), found: part('found'), go, onSite: (text, most) => visitors.find(text, most) });
-const directory = new DirectoryView(part('contacts'), { close: () => go(liveAddress(visitors.filter)), go });
+const search = new Search({ input: part('find'), found: part('found'), go, onSite: (text, most) => visitors.find(text, most), nameOf: (contactId) => names.of(contactId) });
+const directory = new DirectoryView(part('contacts'), { close: () => go(liveAddress(visitors.filter)), go, may, seesAll: seesHealth, failed: problem });
 const quality = new QualityView(part('quality'), { close: () => go(liveAddress(visitors.filter)), may, seesAll: seesHealth });
 const health = new HealthView(part('health'), part('to-health'), { close: () => go(liveAddress(visitors.filter)), may });
 
@@ -83,7 +83,7 @@ function isAt(view) {
 /** Show what the address names. */
 function showView() {
   if (part('work').hidden) return;
-  const { view, id, filters } = viewAt(location) || {};
+  const { view, id, show, filters } = viewAt(location) || {};
   const visitId = view === 'visit' ? visitIdOf(id) : undefined;
   const before = visit.visitId;
   for (const name of ['live', 'contacts', 'quality', 'health']) part(`to-${name}`).setAttribute('aria-current', view === name ? 'page' : 'false');
@@ -100,10 +100,10 @@ function showView() {
   document.body.classList.toggle('has-visit', Boolean(visitId));
   document.body.classList.toggle('has-person', Boolean(personId));
   list.mark(visitId);
-  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isContacts ? contactsTitle(id) : isQuality ? t('Quality') : isHealth ? t('Health') : t('Not found')));
+  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isContacts ? contactsTitle(id, show) : isQuality ? t('Quality') : isHealth ? t('Health') : t('Not found')));
   if ((visitId || '') !== (before || '')) visit.show(visitId || '');
   if (personId !== (person.id || '')) person.show(personId);
-  directory.show(isContacts ? id.trim() : undefined);
+  directory.show(isContacts ? { text: id, show } : undefined);
   if (isQuality === quality.root.hidden) quality.show(isQuality);
   if (isHealth === health.root.hidden) health.show(isHealth);
   if (!visitId && !personId && !isContacts && !isQuality && !isHealth && before) list.focus(before);
@@ -132,8 +132,8 @@ function liveTitle({ site, state, page, look }) {
   return [t('Live'), site, STATES[state], page, look && t('Needs a look')].filter(Boolean).join(' · ');
 }
 
-function contactsTitle(text) {
-  return [t('Contacts'), text].filter(Boolean).join(' · ');
+function contactsTitle(text, show) {
+  return [t('Contacts'), text || SHOWN_WORDS[show]].filter(Boolean).join(' · ');
 }
 
 function entitle(words) {

@@ -4,7 +4,7 @@ import { Problem, ask, path, query } from './api.js';
 import { element, whenTyped } from './dom.js';
 import { patchChildren } from './patch.js';
 import { troubleOf } from './source.js';
-import { figure, t } from './text.js';
+import { figure, parts, t } from './text.js';
 
 const MOST_FOUND = 10;
 const PHONE = /^[+(\d][\d\s()./-]{4,}$/;
@@ -36,9 +36,9 @@ export async function contactPage(text, page, signal) {
   return { contacts, nextPageToken: null };
 }
 
-/** The contacts of these ids that exist. Throws a Problem. */
-export async function contactsOf(ids, signal) {
-  const found = await Promise.all(ids.slice(0, MOST_FOUND).map((id) => (
+/** The contacts of the first of these ids that exist. Throws a Problem. */
+export async function contactsOf(ids, signal, most = MOST_FOUND) {
+  const found = await Promise.all(ids.slice(0, most).map((id) => (
     ask(path(['/api/v1/contacts/', ''], id), { signal }).catch((problem) => {
       if (problem instanceof Problem && problem.status === 404) return undefined;
       throw problem;
@@ -66,6 +66,18 @@ export function choices(contacts) {
       type: 'button', class: 'quiet', 'data-do': 'link', 'data-contact': contact.contactId, 'data-name': nameOf(contact),
       'aria-label': t('Link to {contact}', { contact: [nameOf(contact), contact.contactId, ...contact.emailAddresses].join(', ') }),
     }, t('Link')))));
+}
+
+/** What a person should decide about an identity without a link: which of several contacts, or whether one is it. */
+export function question({ status, candidateCount }, found, trouble, mayLink) {
+  const isOne = status === 'unlinked' && candidateCount === 1 && found.length === 1;
+  const words = isOne ? parts('Not matched: looks like {person}. Link?', { person: element('strong', {}, nameOf(found[0])) })
+    : status === 'ambiguous' ? t('{count} contacts match. Which one is it?', { count: figure(candidateCount) })
+      : t('Not matched: looks like one of {count} contacts. Link?', { count: figure(candidateCount) });
+  return element('div', { class: 'ask' },
+    element('p', {}, words, status === 'unlinked' ? element('span', { class: 'soft' }, ' ', t('The page has named the e-mail address; nobody has signed in with it.')) : ''),
+    trouble ? element('p', { class: 'problem' }, trouble) : '',
+    mayLink ? choices(found) : '');
 }
 
 /** A box to search for a contact in, with what is found below. Its buttons have `data-do="link"`. */

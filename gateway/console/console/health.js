@@ -12,8 +12,23 @@ const TIMEOUT_MS = 5000;
 const MOST_LETTERS = 20;
 const PART_NAMES = { gateway: 'Gateway', collector: 'Collector', identity: 'Identity', history: 'History', relay: 'Relay', redis: 'Redis', mongodb: 'MongoDB' };
 const STATES = { ok: t('well'), failed: t('failed'), unknown: t('not known') };
-const SAYS = { serves: t('serves'), answers: t('answers') }; // what else a part says is English
-// By code, what a person must do. Texts that are not here are those of the gateway, in English.
+// What parts say. What is not here stays English.
+const SAYS = {
+  'serves': t('serves'),
+  'answers': t('answers'),
+  'it starts': t('it starts'),
+  'it stops': t('it stops'),
+  'it does not serve': t('it does not serve'),
+  'a store does not answer': t('a store does not answer'),
+  'Redis does not answer': t('Redis does not answer'),
+  'MongoDB does not answer': t('MongoDB does not answer'),
+  'does not answer the gateway': t('does not answer the gateway'),
+  'history does not say': t('history does not say'),
+  'the event log is full': t('the event log is full'),
+  'builds live state again: visitors who have signed in may be shown as Anonymous': t('builds live state again: visitors who have signed in may be shown as Anonymous'),
+};
+const SILENT = /^it does not answer \((\w+)\)$/;
+// By code, what a person must do.
 const PROBLEMS = {
   history_lags: ({ count }) => t('History is {count} s behind: queries lack the newest events.', { count: figure(count) }),
   log_fills: ({ count }) => t('The event log has {count}% of the memory it may have. At 100% beacons are refused.', { count: figure(count) }),
@@ -21,7 +36,29 @@ const PROBLEMS = {
   gaps: ({ count }) => t('MongoDB has lost data that the event log no longer holds either. Gaps: {count}.', { count: figure(count) }),
   entries_lost: () => t('Entries have left the event log unread: another program removed them, or Redis has lost data.'),
   store_went_back: () => t('A store has gone back to an earlier state.'),
+  relay_silent: () => t('The relay no longer reports: outlets get nothing.'),
+  outlets_lag: ({ count }) => t('Outlets of the relay are {count} s behind, together.', { count: figure(count) }),
+  outlets_lost: ({ count }) => t('Outlets have lost entries of the event log, which does not wait longer for them: {count}.', { count: figure(count) }),
+  outlet_dead_letters: ({ count }) => t('Outlets did not take messages. Dead letters: {count}.', { count: figure(count) }),
   background_work_failed: ({ count }) => t('Work beside serving has failed unexpectedly, {count} times. The logs have the stack: report it.', { count: figure(count) }),
+};
+// By code, why events are refused. The message of an example is English.
+const REFUSALS = {
+  malformed: t('not readable as an event'),
+  invalid_event_name: t('no name of the event, or one that is too long'),
+  invalid_event_id: t('no id of the event, or no UUID'),
+  invalid_visit_id: t('no id of the visit, or no UUID'),
+  invalid_global_visit_id: t('the id of the device is no UUID'),
+  invalid_page_id: t('the id of the page is too long, or has control characters'),
+  invalid_user_id: t('names no user'),
+  invalid_timestamp: t('no time, or one that cannot be'),
+  too_old: t('happened too long ago'),
+  too_large: t('too large'),
+  invalid_url: t('the address is too long'),
+  invalid_text: t('category or language is too long'),
+  invalid_data: t('the data are no JSON object, or too large'),
+  unknown_site: t('an unknown website, or an origin that it does not allow'),
+  bot: t('a robot, and the website refuses robots'),
 };
 const SHOW = '.venv/bin/footfall-history dead-letters show --data ID';
 
@@ -142,7 +179,7 @@ export class HealthView {
     return [
       ...problems.map((problem) => problemPart(problem, suite)),
       element('div', { class: 'beside' },
-        element('div', {}, element('h3', {}, t('Parts')),
+        element('div', { class: 'parts' }, element('h3', {}, t('Parts')),
           table(t('Parts'), [t('Part'), t('State'), t('Beacons'), t('Queries'), t('Processes'), t('Last start')], suite.map(partRow), true)),
         element('div', {}, element('h3', {}, t('What waits')), waits(backlog))),
       ...(events ? [eventParts(events)] : []),
@@ -290,17 +327,22 @@ function sentence(text) {
 async function reasons(signal) {
   try {
     const answer = await fetch('/readyz', { signal });
-    return Object.entries((await answer.json()).reasons).map(([name, reason]) => `${PART_NAMES[name] || name}: ${reason}.`);
+    return Object.entries((await answer.json()).reasons).map(([name, reason]) => `${PART_NAMES[name] || name}: ${saying(reason)}.`);
   } catch {
     return [];
   }
+}
+
+function saying(text) {
+  const silent = SILENT.exec(text);
+  return silent ? t('it does not answer ({code})', { code: silent[1] }) : SAYS[text] || text;
 }
 
 function problemPart(problem, suite) {
   const { code, part, text, commands, page } = problem;
   const failed = code === 'part_failed' && suite.find(({ name }) => name === part);
   const words = failed
-    ? t('{part} has a problem: {says}. Beacons: {beacons}. Queries: {queries}.', { part: PART_NAMES[part], says: failed.says, beacons: t(failed.beacons), queries: t(failed.queries) })
+    ? t('{part} has a problem: {says}. Beacons: {beacons}. Queries: {queries}.', { part: PART_NAMES[part], says: saying(failed.says), beacons: t(failed.beacons), queries: t(failed.queries) })
     : Object.hasOwn(PROBLEMS, code) ? PROBLEMS[code](problem) : text;
   return element('div', { class: 'must-do' }, element('p', {}, element('strong', {}, words)), commands.map(commandPart),
     element('p', { class: 'soft' }, t('What to do:'), ' ', element('code', {}, page)));
@@ -313,7 +355,8 @@ function commandPart(command) {
 
 function partRow({ name, state, says, beacons, queries, processes, startTime }) {
   const dot = element('span', { class: `dot ${{ ok: 'well', failed: 'attention' }[state] || 'unknown'}`, 'aria-hidden': 'true' });
-  return [PART_NAMES[name], [dot, ` ${STATES[state]}: ${SAYS[says] || says}`], t(beacons), t(queries), processes === null ? '–' : n(processes), startTime ? moment(startTime) : '–'];
+  const effect = (words) => element('span', { class: words === 'as usual' ? 'usual' : undefined }, t(words));
+  return [PART_NAMES[name], [dot, ` ${STATES[state]}: ${saying(says)}`], effect(beacons), effect(queries), processes === null ? '–' : n(processes), startTime ? moment(startTime) : '–'];
 }
 
 function waits({ historyLagSeconds, identityUnreadEntries, logBytes, logBoundBytes, slowVisits, deadLetters, oldestDeadLetterTime }) {
@@ -350,7 +393,7 @@ function eventParts({ stored, suppressed, unavailable, refused, duplicate, unsto
 
 function refusedRow({ reason, count, example }) {
   const { time, site, eventName, message } = example || {};
-  return [element('code', {}, reason), n(count), time ? moment(time) : '–', site || '–', eventName || '–', message || '–'];
+  return [[element('code', {}, reason), element('span', { class: 'soft' }, ' ', REFUSALS[reason] || '')], n(count), time ? moment(time) : '–', site || '–', eventName || '–', message ? element('span', { lang: 'en' }, message) : '–'];
 }
 
 /** Stored and refused events by ten minutes: a bar each, and the same in words. */

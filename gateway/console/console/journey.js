@@ -324,8 +324,9 @@ function personItem({ event, at, step }) {
   const person = element('bdi', {}, named);
   const words = rule === 'ignored' ? t('says a user id that names nobody')
     : event.eventName === 'SignOut' ? t('signed out')
-      : isSame ? parts('named again as {person}', { person })
-        : event.eventName === 'SignIn' && !(after && after.state !== 'AUTHENTICATED') ? parts('signed in as {person}', { person }) : parts('recognized as {person}', { person });
+      : rule === 'user_info.other_identity' ? parts('names {person} for this one event', { person: element('bdi', {}, text(event.data.userID) || '?') })
+        : isSame ? parts('named again as {person}', { person })
+          : event.eventName === 'SignIn' && !(after && after.state !== 'AUTHENTICATED') ? parts('signed in as {person}', { person }) : parts('recognized as {person}', { person });
   const isSure = rule !== 'ignored' && event.eventName !== 'SignOut';
   return element('li', { class: 'person', 'data-key': event.eventID },
     moment(at), ' ', element('span', {}, words, isSure ? sure : '', warning ? element('span', { class: 'problem' }, ' ', t(warning)) : ''),

@@ -139,7 +139,7 @@ export class VisitorList {
   }
 
   sayHeld({ moved, come }) {
-    const news = [moved && t('{count} would move', { count: figure(moved) }), come && t('{count} have come or gone', { count: figure(come) })].filter(Boolean).join(', ');
+    const news = [moved && t('{count} would move', { count: figure(moved) }), come === 1 && t('one has come or gone'), come > 1 && t('{count} have come or gone', { count: figure(come) })].filter(Boolean).join(', ');
     const text = this.rows.matches(':focus-within') ? t('Order held while a row has the focus: {news}.', { news }) : t('Order held while you point at the list: {news}.', { news });
     const said = this.held.firstElementChild;
     if (said.textContent !== text) said.textContent = text;
@@ -206,7 +206,8 @@ export class VisitorList {
     const unnamed = this.visitors.unnamed();
     const others = rest.reduce((sum, { here }) => sum + here, unnamed);
     const values = { count: figure(others), sites: figure(rest.length) };
-    this.others.textContent = unnamed ? t('and {count} here on other sites', values) : rest.length ? t('and {count} here on {sites} other sites', values) : '';
+    this.others.textContent = unnamed ? t('and {count} here on other sites', values) : rest.length > 1 ? t('and {count} here on {sites} other sites', values)
+      : rest.length ? t('and {count} here on another site', values) : '';
   }
 
   /** Draw how many need a look, and why. */
@@ -273,7 +274,7 @@ export class VisitorList {
     const button = element('button', { type: 'button', class: 'who' });
     const more = element('span', { class: 'soft more' });
     const row = element('tr', { onclick: () => this.open(visitId) },
-      element('th', { scope: 'row', class: 'of-who' }, button, more), COLUMNS.map(() => element('td', {})));
+      element('th', { scope: 'row', class: 'of-who' }, element('div', { class: 'whose' }, button, more)), COLUMNS.map(() => element('td', {})));
     const drawn = { row, button, more, shown: {} };
     this.drawn.set(visitId, drawn);
     return drawn;
@@ -291,6 +292,7 @@ export class VisitorList {
     button.replaceChildren(
       title ? element('span', { title }, name || identityId || contactId) : element('span', { class: 'soft' }, t('Visitor')), ' ', shortened(visitId),
       element('span', { class: 'unseen' }, ', ', state)); // what is pressed says it too
+    more.classList.toggle('hint', !name && ['AMBIGUOUS', 'RECOGNIZED_ONLY'].includes(contactStatus));
     more.replaceChildren(...(name && identityId ? [element('span', { title }, identityId)] : [{
       AMBIGUOUS: contactCandidates ? t('{count} contacts match', { count: figure(contactCandidates) }) : t('several contacts match'),
       RECOGNIZED_ONLY: t('looks like a contact'),

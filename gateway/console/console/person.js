@@ -165,7 +165,7 @@ export class PersonView {
       here.trouble ? element('p', { class: 'problem' }, here.trouble) : '',
       ...now.map((visitor) => element('p', { class: 'here', 'data-key': visitor.visitId }, t('On the site now:'), ' ', element('a', { href: visitAddress(visitor.visitId) }, visitor.title || place(visitor.url || '') || t('see the visit')), ' · ', element('bdi', {}, visitor.site))),
       here.answer && !now.length ? element('p', { class: 'soft' }, t('Not on the site now.')) : '',
-      element('p', {}, facts.flatMap((fact, number) => [number ? ' · ' : '', fact])),
+      element('p', { class: 'known' }, facts.flatMap((fact, number) => [number ? ' · ' : '', fact])),
     ].filter(Boolean);
   }
 

@@ -15,9 +15,12 @@ const CODE = /^\d{6}$/;
 const ALL_PRESENCES = ['PRESENT', 'LEFT', 'ENDED'];
 
 export class Search {
-  /** Calls `go(address)` for what the user chooses. `onSite(text, most)` finds among the visitors of the list. */
-  constructor({ input, found, go, onSite }) {
-    Object.assign(this, { input, found, go, onSite });
+  /**
+   * Calls `go(address)` for what the user chooses. `onSite(text, most)` finds among the visitors of the list.
+   * `nameOf(contactId)`: a name, if known.
+   */
+  constructor({ input, found, go, onSite, nameOf }) {
+    Object.assign(this, { input, found, go, onSite, nameOf });
     this.asking = new AbortController();
     this.options = new Map(); // by key: what was found, in the order of the list
     this.notes = new Set();
@@ -184,12 +187,19 @@ export class Search {
     const made = options.map((option, number) => element('li', { role: 'none', 'data-key': option.key }, element('a', {
       id: `found-${number}`, role: 'option', 'aria-selected': String(number === this.active), href: option.address, tabindex: '-1',
     },
-      element('span', { class: 'about' }, element('strong', {}, option.name), option.about ? element('bdi', {}, option.about) : '', element('span', { class: 'soft' }, option.detail)),
+      element('span', { class: 'about' }, this.names(option), element('span', { class: 'soft' }, option.detail)),
       element('span', { class: option.isHere ? 'here' : 'soft' }, option.presence || ''))));
     this.found.firstElementChild.replaceChildren(...made);
     this.found.lastElementChild.replaceChildren(...this.words(options.length));
     this.input.setAttribute('aria-activedescendant', this.active >= 0 ? `found-${this.active}` : '');
     if (this.input === document.activeElement) this.show();
+  }
+
+  /** The name of a contact may arrive after the visitor was found. */
+  names({ contactId, name, about }) {
+    const found = contactId && this.nameOf(contactId);
+    const beside = found ? name : about;
+    return [element('strong', {}, found || name), beside ? element('bdi', {}, beside) : ''];
   }
 
   words(count) {

@@ -4,7 +4,7 @@
 import { ask, path, query, request } from './api.js';
 import { personAddress, visitAddress } from './addresses.js';
 import { advice, assuranceWords, sessionAssurance, wayOf } from './certainty.js';
-import { ContactFinder, choices, contactsOf, nameOf } from './contacts.js';
+import { ContactFinder, contactsOf, nameOf, question } from './contacts.js';
 import { badge, day, element, hasText, moment, place, shortened, span } from './dom.js';
 import { Journey } from './journey.js';
 import { linkTable } from './links.js';
@@ -346,15 +346,7 @@ export class VisitView {
     const { candidates } = this.sources;
     const { inForce } = this;
     if (!inForce || inForce.status === 'linked' || !inForce.candidateCount) return [];
-    const found = candidates.answer || [];
-    const isOne = inForce.status === 'unlinked' && inForce.candidateCount === 1 && found.length === 1;
-    const words = isOne ? parts('Not matched: looks like {person}. Link?', { person: element('strong', {}, nameOf(found[0])) })
-      : inForce.status === 'ambiguous' ? t('{count} contacts match. Which one is it?', { count: figure(inForce.candidateCount) })
-        : t('Not matched: looks like one of {count} contacts. Link?', { count: figure(inForce.candidateCount) });
-    return [element('div', { class: 'ask' },
-      element('p', {}, words, inForce.status === 'unlinked' ? element('span', { class: 'soft' }, ' ', t('The page has named the e-mail address; nobody has signed in with it.')) : ''),
-      candidates.trouble ? element('p', { class: 'problem' }, candidates.trouble) : '',
-      this.may('contacts') ? choices(found) : '')];
+    return [question(inForce, candidates.answer || [], candidates.trouble, this.may('contacts'))];
   }
 
   /** One line for each service that does not answer. */

@@ -4,6 +4,7 @@ from footfall_gateway.api_v1.attention import AttentionApi
 from footfall_gateway.api_v1.contacts import ContactsApi
 from footfall_gateway.api_v1.context import ContextApi
 from footfall_gateway.api_v1.counts import CountsApi
+from footfall_gateway.api_v1.doubts import DoubtsApi
 from footfall_gateway.api_v1.health import HealthApi
 from footfall_gateway.api_v1.interactions import InteractionsApi
 from footfall_gateway.api_v1.live import LiveApi

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from footfall_identity.attributes import CLAIMS, AttributeNames, text
 from footfall_identity.devices import DAY_MS, DeviceDay, device_day, merged_days, most_devices
-from footfall_identity.matching import MatchKey, MatchKeys, Rule, Status, UnusedKey, match_keys_of
+from footfall_identity.matching import Doubt, MatchKey, MatchKeys, Rule, Status, UnusedKey, match_keys_of
 
 MAX_PROFILE_KEYS = 100
 MAX_SITES = 1_000
@@ -22,6 +22,9 @@ MAX_PROFILE_VALUE_LENGTH = 4_096
 
 ORDER_KEY_TIME_DIGITS = 13
 """An order key consists of this many digits of event time (ms), and the event id."""
+
+RECORD_FORM = 1
+"""Which derived fields a record has. Greater with each new one: then all records are written again."""
 
 _decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -112,6 +115,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.rule is Rule.MANUAL and not self.is_derived
 
     @property
+    def doubt(self) -> Doubt:
+        """Why a person should look at it."""
+        match self.status:
+            case Status.AMBIGUOUS:
+                return Doubt.AMBIGUOUS
+            case Status.UNLINKED:
+                return Doubt.RECOGNIZED_ONLY if self.match_key else Doubt.NONE
+            case Status.LINKED:
+                return Doubt.BY_NAME if self.rule is Rule.NAME else Doubt.NONE
+
+    @property
     def match_count(self) -> int:
         """How many contacts match, if several do; else 0."""
         return self.candidate_count or len(self.candidates)
@@ -123,8 +137,8 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     Every write sets another `rev`. `first_ms` is None until an event has named the identity. `is_due`: what its contact
     is matched by has changed since the last decision. `left_keys` are the keys that it no longer gives, or no longer
     proven, since then. `location`, `keys`, `proven_keys`, `device_peak` (the devices of the day with most; 0 for few),
-    `contact_id` and `by_hand` (the manually linked contact) are derived from the other fields, for queries. `hash`
-    identifies it after an erasure.
+    `contact_id`, `by_hand` (the manually linked contact) and `doubt` (`doubt_key` of the decision in force) are derived
+    from the other fields, for queries. `hash` identifies it after an erasure.
     """
 
     identity_id: str = msgspec.field(name="_id")
@@ -145,6 +159,7 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     decisions: tuple[Decision, ...] = ()
     contact_id: str = ""
     by_hand: str = ""
+    doubt: str = ""
 
     @property
     def is_blank(self) -> bool:
@@ -416,10 +431,19 @@ def _time_ms(at: str) -> int:
 
 
 def with_current_link(record: IdentityRecord) -> IdentityRecord:
-    """Return the record with `contact_id` and `by_hand` derived from its decisions."""
+    """Return the record with the fields that follow from its decisions."""
     by_hand = next((d.contact_id for d in reversed(record.decisions) if d.is_manual), "")
-    contact_id = record.decisions[-1].contact_id if record.decisions else ""
-    return replace(record, by_hand=by_hand, contact_id=contact_id)
+    contact_id, doubt = "", ""
+    if record.decisions:
+        in_force = record.decisions[-1]
+        contact_id = in_force.contact_id
+        doubt = doubt_key(in_force.doubt, record.identity_id) if in_force.doubt else ""
+    return replace(record, by_hand=by_hand, contact_id=contact_id, doubt=doubt)
+
+
+def doubt_key(doubt: Doubt, identity_id: str) -> str:
+    """Return a key that all identities with a doubt are in the order of: only they have an entry in its index."""
+    return f"{doubt.value}:{identity_id}"
 
 
 def best_values(*parts: Iterable[ProfileValue]) -> tuple[ProfileValue, ...]:

@@ -41,9 +41,9 @@ from pymongo.uri_parser import parse_uri
 from footfall_identity.contact_record import ContactMark, ContactRecord, ContactSync, WrittenBatch
 from footfall_identity.documents import find_any, in_groups
 from footfall_identity.generic_values import GenericValueStore, SharingLimits
-from footfall_identity.identity_record import Decision, IdentityRecord, restricted_to_sites
+from footfall_identity.identity_record import Decision, IdentityRecord, doubt_key, restricted_to_sites
 from footfall_identity.known_contact import NO_CONTACT, UNKNOWN_CONTACT, KnownContact
-from footfall_identity.matching import Matches
+from footfall_identity.matching import Doubt, Matches
 from footfall_identity.merged_contacts import MergedContacts
 from footfall_identity.redirect_store import RedirectStore
 from footfall_identity.relink_store import Cohort, RelinkStore
@@ -99,6 +99,7 @@ _INDEXES: Final = (
     "contact_merges.ends",
     "contact_merges.is_due",
     "identities.device_peak",
+    "identities.doubt",
     "generic_values.value_id",
 )
 """Collection and fields of each, in the order in which they are made: those that linking needs first."""
@@ -272,14 +273,24 @@ class LinkStore:
         query: dict[str, Any] = {"contact_id": contact_id} | ({"_id": {"$gt": after}} if after else {})
         return await self._find(query, size, sites)
 
-    async def _find(self, query: dict[str, Any], size: int, sites: Sequence[str] = ()) -> list[IdentityRecord]:
+    async def doubtful(self, doubt: Doubt, after: str, size: int) -> list[IdentityRecord]:
+        """Return the first `size` identities with ids after `after` that events have named and that have this doubt."""
+        return await self._find(_of_doubt(doubt, after), size, by="doubt")
+
+    async def count_doubtful(self, doubt: Doubt, limit: int) -> int:
+        """Return the number of identities that have this doubt, at most `limit`."""
+        return await self._count(_of_doubt(doubt), limit)
+
+    async def _find(
+        self, query: dict[str, Any], size: int, sites: Sequence[str] = (), *, by: str = "_id"
+    ) -> list[IdentityRecord]:
         """Return fewer than `size` records if they would exceed one message."""
         found: list[IdentityRecord] = []
         characters = 0
         async with _translating_errors():
             cursor: Any = (
                 self._identities.find(query | _site_filter(sites))
-                .sort("_id", 1)
+                .sort(by, 1)
                 .limit(size)
                 .batch_size(_DOCUMENTS_PER_READ)
             )
@@ -724,6 +735,11 @@ def _changing_contacts(
         known = KnownContact.of_record(before)
         if known != KnownContact.of_record(after):
             yield ChangingContact(after.identity_id, known.contact_id, after.last_visit_ids)
+
+
+def _of_doubt(doubt: Doubt, after: str = "") -> dict[str, Any]:
+    after_all = f"{doubt.value};"  # the character that follows the colon
+    return {"doubt": {"$gt": doubt_key(doubt, after), "$lt": after_all}, "first_ms": {"$gte": 0}}
 
 
 def _site_filter(sites: Sequence[str]) -> dict[str, Any]:

@@ -48,6 +48,15 @@ class Status(IntEnum):
     UNLINKED = 3
 
 
+class Doubt(IntEnum):
+    """Why a person should look at a link. The numbers are those of footfall.identity.v1.LinkDoubt."""
+
+    NONE = 0
+    AMBIGUOUS = 1
+    RECOGNIZED_ONLY = 2
+    BY_NAME = 3
+
+
 ATTRIBUTES = {
     Rule.EMAIL_ADDRESS: ("EmailAddress",),
     Rule.PHONE_NUMBER: ("PhoneNumber",),

@@ -16,6 +16,7 @@ from footfall.identity.v1.identity_service_pb2 import (
     FinishContactSyncRequest,
     GetVisitorMinutesRequest,
     ListContactsRequest,
+    ListIdentitiesRequest,
     ListVisitorsRequest,
     MergeContactsRequest,
     RenameIdentityRequest,
@@ -44,7 +45,7 @@ from footfall_identity.contact_names import folded_words
 from footfall_identity.contact_record import CONTACT_FIELDS, ContactChange, ContactRecord, RememberedRequest
 from footfall_identity.live_lists import Position
 from footfall_identity.live_visitors import ONLY_PRESENT, VisitorFilter
-from footfall_identity.matching import email_key, name_key, phone_key
+from footfall_identity.matching import Doubt, email_key, name_key, phone_key
 from footfall_identity.presence import Presence
 from footfall_identity.visit_codes import CODE_DIGITS
 from footfall_identity.visitor_counts import MAX_MINUTES
@@ -114,6 +115,15 @@ def several_ids(ids: Sequence[str]) -> Sequence[str]:
     if len(ids) > MAX_IDENTITIES:
         raise RequestError.invalid("identity_ids", f"must have at most {MAX_IDENTITIES} items")
     return ids
+
+
+def link_doubt(request: ListIdentitiesRequest) -> Doubt:
+    """Return the doubt that identities are listed by; NONE: any or none."""
+    if request.link_doubt not in {*Doubt}:
+        raise RequestError.invalid("link_doubt", "is no value of LinkDoubt")
+    if request.link_doubt and (request.location or request.shared_only):
+        raise RequestError.invalid("link_doubt", "must not be given together with location or shared_only")
+    return Doubt(request.link_doubt)
 
 
 def contact_id(text: str) -> str:

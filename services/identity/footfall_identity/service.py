@@ -48,7 +48,7 @@ from footfall_identity.watch_filter import WatchFilter
 _PERSON_PAGE: Final = 1_000
 _IDENTITIES_PER_READ: Final = 200
 _LISTED_PER_READ: Final = 200
-_MAX_GIVERS: Final = 1_000
+_MOST_COUNTED: Final = 1_000
 
 Context = ServicerContext[Any, Any]
 
@@ -254,17 +254,23 @@ class IdentityService(IdentityServiceServicer):
 
     async def ListIdentities(self, request: pb.ListIdentitiesRequest, _context: Context) -> pb.ListIdentitiesResponse:  # noqa: N802
         """List identities that events have named, by id."""
-        for field in ("location", "shared_only"):
+        for field in ("location", "shared_only", "link_doubt"):
             if request.sites and getattr(request, field):
                 raise RequestError.invalid(field, "must be empty when sites are given: it is searched across all sites")
+        doubt = requests.link_doubt(request)
         fingerprint = paging.fingerprint(request)
         size = paging.page_size(request.page_size)
         after = paging.decode(request.page_token, fingerprint)
         sites = self.site_groups.sharing(request.sites)
-        above_devices = self._settings.max_devices_per_day if request.shared_only else None
-        records = await self._links.page(after or "", size + 1, request.location, sites, above_devices=above_devices)
+        if doubt:
+            records = await self._links.doubtful(doubt, after or "", size + 1)
+        else:
+            above = self._settings.max_devices_per_day if request.shared_only else None
+            records = await self._links.page(after or "", size + 1, request.location, sites, above_devices=above)
         identities, token = await self._page(records, size, fingerprint, sites)
         response = pb.ListIdentitiesResponse(identities=identities, next_page_token=token)
+        if doubt and after is None:
+            response.doubt_count = await self._links.count_doubtful(doubt, _MOST_COUNTED)
         return json_as_asked(request, response)
 
     async def _page(
@@ -452,7 +458,7 @@ class IdentityService(IdentityServiceServicer):
         return pb.ListGenericValuesResponse(values=values, next_page_token=token)
 
     async def _generic_value(self, value: GenericValue) -> GenericValueMessage:
-        count = await self._links.count_members(Cohort("keys", value.key), _MAX_GIVERS)
+        count = await self._links.count_members(Cohort("keys", value.key), _MOST_COUNTED)
         return messages.generic_value(value, count)
 
     async def DecideGenericValue(  # noqa: N802

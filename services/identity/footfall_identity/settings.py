@@ -20,6 +20,7 @@ from pydantic_settings import SettingsConfigDict
 from footfall_identity.attributes import USUAL_NAMES, AttributeNames
 from footfall_identity.devices import FEW, MAX_COUNTED
 from footfall_identity.generic_values import SharingLimits
+from footfall_identity.identity_record import RECORD_FORM
 from footfall_identity.link_store import check_url
 
 KeyNames = Annotated[str, Accepts("keys, separated by commas")]
@@ -121,7 +122,9 @@ class IdentitySettings(ReaderSettings):
     def sharing_limits(self) -> SharingLimits:
         """From when on values and identities are shared too much to link by."""
         return SharingLimits(
-            max_identities_per_value=self.max_identities_per_value, max_devices_per_day=self.max_devices_per_day
+            max_identities_per_value=self.max_identities_per_value,
+            max_devices_per_day=self.max_devices_per_day,
+            record_form=RECORD_FORM,
         )
 
     @property

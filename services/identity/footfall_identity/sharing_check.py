@@ -1,5 +1,7 @@
 """Judges all identities again when the limits of sharing are others than before, or an earlier version had none.
 
+What that version has not derived from the other fields of a record is then written too.
+
 Also counts for the metrics what is shared too much.
 """
 
@@ -11,7 +13,7 @@ import structlog
 
 from footfall_identity import metrics
 from footfall_identity.generic_values import SharingLimits
-from footfall_identity.identity_record import IdentityRecord, with_derived_fields
+from footfall_identity.identity_record import IdentityRecord, with_current_link, with_derived_fields
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 
@@ -47,8 +49,9 @@ async def _judge(
     former: SharingLimits | None,
     limits: SharingLimits,
 ) -> None:
-    outdated = [record.identity_id for record in records if with_derived_fields(record).is_due != record.is_due]
-    await links.change(dict.fromkeys(outdated, with_derived_fields))
+    renewed = [(record, _renewed(record)) for record in records]
+    outdated = [new.identity_id for old, new in renewed if (new.is_due, new.doubt) != (old.is_due, old.doubt)]
+    await links.change(dict.fromkeys(outdated, _renewed))
     await linker.generic_values.count(key for record in records for key in record.keys)
     crossing = [
         record.identity_id
@@ -56,6 +59,10 @@ async def _judge(
         if former and record.is_shared(former.max_devices_per_day) != record.is_shared(limits.max_devices_per_day)
     ]
     await linker.relink({*outdated, *crossing})
+
+
+def _renewed(record: IdentityRecord) -> IdentityRecord:
+    return with_current_link(with_derived_fields(record))
 
 
 async def update_metrics(links: LinkStore, limits: SharingLimits) -> None:

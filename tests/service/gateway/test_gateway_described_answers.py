@@ -65,6 +65,7 @@ def requests_of(visit_id: str, contact_id: str) -> dict[str, dict[str, Any]]:
         "renameIdentity": {"json": {"identityId": f"new-{visit_id}"}},
         "mergeContacts": {"json": {"contactId": f"other-{contact_id}"}},
         "decideGenericValue": {"json": {"allowed": True}},
+        "listDoubtfulLinks": {"params": {"doubt": "ambiguous"}},
         "recordInteraction": {"json": {"interactionId": f"call-{visit_id}", "visitId": visit_id}},
         "replayDeadLetters": {"json": {"all": True}},
         "repairDeadLetter": {"json": {"deadLetterId": "unknown", "set": {"category": "loans"}}},

@@ -132,6 +132,34 @@ LINK_STATUS_UNLINKED: LinkStatus.ValueType  # 3
 """Not linked: no rule matches a contact (any longer), or a person has undone the link."""
 Global___LinkStatus: _TypeAlias = LinkStatus  # noqa: Y015
 
+class _LinkDoubt:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LinkDoubtEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkDoubt.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LINK_DOUBT_UNSPECIFIED: _LinkDoubt.ValueType  # 0
+    """No doubt."""
+    LINK_DOUBT_AMBIGUOUS: _LinkDoubt.ValueType  # 1
+    """Not linked: the same rule matches several contacts."""
+    LINK_DOUBT_RECOGNIZED_ONLY: _LinkDoubt.ValueType  # 2
+    """Not linked: a UserInfo names the e-mail address of contacts, which are only candidates."""
+    LINK_DOUBT_BY_NAME: _LinkDoubt.ValueType  # 3
+    """Linked by first and last name only: others may have the same name."""
+
+class LinkDoubt(_LinkDoubt, metaclass=_LinkDoubtEnumTypeWrapper):
+    """Why a person should look at the decision in force about the contact of an identity."""
+
+LINK_DOUBT_UNSPECIFIED: LinkDoubt.ValueType  # 0
+"""No doubt."""
+LINK_DOUBT_AMBIGUOUS: LinkDoubt.ValueType  # 1
+"""Not linked: the same rule matches several contacts."""
+LINK_DOUBT_RECOGNIZED_ONLY: LinkDoubt.ValueType  # 2
+"""Not linked: a UserInfo names the e-mail address of contacts, which are only candidates."""
+LINK_DOUBT_BY_NAME: LinkDoubt.ValueType  # 3
+"""Linked by first and last name only: others may have the same name."""
+Global___LinkDoubt: _TypeAlias = LinkDoubt  # noqa: Y015
+
 class _LinkAttribute:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

@@ -755,6 +755,7 @@ class ListIdentitiesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
     SHARED_ONLY_FIELD_NUMBER: _builtins.int
+    LINK_DOUBT_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
@@ -767,6 +768,8 @@ class ListIdentitiesRequest(_message.Message):
     """Only identities with exactly this `location`. Empty: all. Not allowed together with `sites`."""
     shared_only: _builtins.bool
     """Only identities that are `shared`. Not allowed together with `sites`."""
+    link_doubt: _contact_pb2.LinkDoubt.ValueType
+    """Only identities with this doubt about their contact. Not allowed together with `sites` or another filter."""
     json_as_text: _builtins.bool
     """JSON of identities in `profile_text` instead of bytes."""
     @_builtins.property
@@ -780,12 +783,13 @@ class ListIdentitiesRequest(_message.Message):
         page_token: _builtins.str = ...,
         location: _builtins.str = ...,
         shared_only: _builtins.bool = ...,
+        link_doubt: _contact_pb2.LinkDoubt.ValueType = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
         json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_as_text", b"json_as_text", "location", b"location", "page_size", b"page_size", "page_token", b"page_token", "shared_only", b"shared_only", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_as_text", b"json_as_text", "link_doubt", b"link_doubt", "location", b"location", "page_size", b"page_size", "page_token", b"page_token", "shared_only", b"shared_only", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -799,8 +803,11 @@ class ListIdentitiesResponse(_message.Message):
 
     IDENTITIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DOUBT_COUNT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page. Empty on the last one."""
+    doubt_count: _builtins.int
+    """On the first page, with `link_doubt`: how many identities have this doubt, at most 1,000. Else 0."""
     @_builtins.property
     def identities(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Identity]:
         """The identities, by identity_id."""
@@ -810,10 +817,11 @@ class ListIdentitiesResponse(_message.Message):
         *,
         identities: _abc.Iterable[_identity_pb2.Identity] | None = ...,
         next_page_token: _builtins.str = ...,
+        doubt_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identities", b"identities", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doubt_count", b"doubt_count", "identities", b"identities", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -346,7 +346,8 @@ class IdentityServiceServicer(object):
     def ListIdentities(self, request, context):
         """Lists the identities that events have named, by identity_id (order of code points).
 
-        INVALID_ARGUMENT: also for `location` or `shared_only` together with `sites`.
+        INVALID_ARGUMENT: also for `location`, `shared_only` or `link_doubt` together with `sites`, and for `link_doubt`
+        together with another of these filters.
 
         Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """

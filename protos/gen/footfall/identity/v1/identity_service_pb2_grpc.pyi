@@ -122,7 +122,8 @@ class IdentityServiceStub:
     ListIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListIdentitiesRequest, _identity_service_pb2.ListIdentitiesResponse]
     """Lists the identities that events have named, by identity_id (order of code points).
 
-    INVALID_ARGUMENT: also for `location` or `shared_only` together with `sites`.
+    INVALID_ARGUMENT: also for `location`, `shared_only` or `link_doubt` together with `sites`, and for `link_doubt`
+    together with another of these filters.
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
@@ -442,7 +443,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     ListIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListIdentitiesRequest, _identity_service_pb2.ListIdentitiesResponse]  # type: ignore[assignment]
     """Lists the identities that events have named, by identity_id (order of code points).
 
-    INVALID_ARGUMENT: also for `location` or `shared_only` together with `sites`.
+    INVALID_ARGUMENT: also for `location`, `shared_only` or `link_doubt` together with `sites`, and for `link_doubt`
+    together with another of these filters.
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
@@ -813,7 +815,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_service_pb2.ListIdentitiesResponse, _abc.Awaitable[_identity_service_pb2.ListIdentitiesResponse]]:
         """Lists the identities that events have named, by identity_id (order of code points).
 
-        INVALID_ARGUMENT: also for `location` or `shared_only` together with `sites`.
+        INVALID_ARGUMENT: also for `location`, `shared_only` or `link_doubt` together with `sites`, and for `link_doubt`
+        together with another of these filters.
 
         Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
