@@ -45,9 +45,18 @@ _TEMPLATES: Final = (("{{", "}}"), ("${", "}"), ("%%", "%%"), ("<%", "%>"), ("[o
 _MARK: Final = re.compile(r"[{%<\[]")
 """Finds quickly that a text has no template."""
 _QUOTES: Final = " \t\r\n\"'`"
-# Characters that show nothing, although Unicode gives them a category of letters or symbols.
-_BLANKS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-_INVISIBLE_CATEGORIES: Final = {"Cc", "Cf"}
+# Characters that show nothing. Unicode gives the first ones a category of letters or symbols. The others are those of
+# the categories Cc and Cf that are no white space. To ask `unicodedata` would need a loop over each text.
+_BLANKS: Final = r"\u115f\u1160\u2800\u3164\uffa0"
+_CONTROLS: Final = r"\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"
+_FORMATS: Final = (
+    r"\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+    r"\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
+    r"\U000e0020-\U000e007f"
+)
+_INVISIBLE: Final = re.compile(f"[{_BLANKS}{_CONTROLS}{_FORMATS}]+")
+# Single characters of which NFKC makes words. They stay as they are: a hostile text may consist of them.
+_WORDS: Final = re.compile(r"([\u3300-\u33ff\ufdfa\ufdfb]+)")
 _PHONE: Final = re.compile(r"[+(]?[0-9][0-9 ()./-]{5,30}")
 _NOT_DIGITS: Final = re.compile(r"[^0-9]+")
 _EQUAL_DIGITS: Final = re.compile(r"[0-9]*([0-9])\1{6}")
@@ -58,14 +67,10 @@ _decode_text = msgspec.json.Decoder(str).decode
 def folded(text: str) -> str:
     """The text without case, width, invisible characters and white space around it: two such ids look the same."""
     if not (text.isascii() and text.isprintable()):
-        text = unicodedata.normalize("NFKC", text)
-        text = "".join(character for character in text if not _is_invisible(character))
+        parts = _WORDS.split(text)
+        parts[::2] = [unicodedata.normalize("NFKC", part) for part in parts[::2]]
+        text = _INVISIBLE.sub("", "".join(parts))
     return text.strip().casefold()
-
-
-def _is_invisible(character: str) -> bool:
-    is_invisible = unicodedata.category(character) in _INVISIBLE_CATEGORIES
-    return (is_invisible and not character.isspace()) or character in _BLANKS
 
 
 class Placeholders:

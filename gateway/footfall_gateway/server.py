@@ -80,6 +80,7 @@ class Gateway(Process):
                 max_queued_size=settings.max_queued_bytes,
             ),
             settings.large_body_bytes,
+            settings.large_body_share,
         )
         self._probes = Probes(backends)
         limiter = RateLimiter(

@@ -140,6 +140,9 @@ class GatewaySettings(ProcessSettings):
     """Bytes of one batch. A full batch is sent, and further beacons start the next one."""
     large_body_bytes: Annotated[int, OldName("*LARGE_BYTES")] = Field(default=16 * 1024, ge=0, le=1024 * 1024)
     """Size above which a body is sent in separate batches, one at a time, so that small beacons do not wait for it."""
+    large_body_share: float = Field(default=0.25, ge=0.01, le=1)
+    """Part of the time in which batches of such bodies may be sent: after each one no other is sent for three times as
+    long as it took, at most 2 seconds. 1: always."""
     batch_max_wait_ms: Annotated[float, OldName("*LINGER_MS")] = Field(default=4.0, ge=0, le=1_000)
     """Time that a beacon waits for further beacons while other batches are being sent. If none is, the beacon waits
     only half as long as the last batch took, if that is shorter."""
@@ -147,13 +150,13 @@ class GatewaySettings(ProcessSettings):
     """Batches that are being sent at the same time, without those of large bodies. As many more have the beacons with a
     SignIn, UserInfo or SignOut, so that the others do not wait for identity. Further batches wait."""
     max_queued_events: Annotated[int, OldName("*WAITING_EVENTS")] = Field(default=25_000, ge=1_000, le=10_000_000)
-    """Events that wait for their batch: so many in large bodies, as many in beacons with a SignIn, UserInfo or SignOut,
-    and as many in all others. At the limit beacons are answered 503."""
+    """Events that wait for their batch: so many in large bodies (of one address at most half), as many in beacons with
+    a SignIn, UserInfo or SignOut, and as many in all others. At the limit beacons are answered 503."""
     max_queued_bytes: Annotated[int, OldName("*WAITING_BYTES")] = Field(
         default=32 * 1024 * 1024, ge=1024 * 1024, le=1024**4
     )
-    """Bytes that wait for their batch: so many in large bodies, as many in beacons with a SignIn, UserInfo or SignOut,
-    and as many in all others. At the limit beacons are answered 503."""
+    """Bytes that wait for their batch: so many in large bodies (of one address at most half), as many in beacons with a
+    SignIn, UserInfo or SignOut, and as many in all others. At the limit beacons are answered 503."""
     max_body_bytes_in_flight: Annotated[int, OldName("*READING_BYTES")] = Field(
         default=64 * 1024 * 1024, ge=1024 * 1024, le=1024**4
     )

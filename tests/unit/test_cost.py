@@ -174,6 +174,25 @@ def test_data_of_many_pieces_costs_no_more_than_plain_text(piece: str) -> None:
     assert cost(admitted, hostile) < AT_MOST * plain_cost(admitted, plain)
 
 
+def identified(attributes: bytes) -> None:
+    admission.admit(batch(message("UserInfo", data=b'{"userID":"dana"%b}' % attributes)), 0)
+
+
+def attributes(piece: str) -> bytes:
+    """As many names as an event has room for, each as long as one that can link a contact."""
+    name = (piece * 256)[:256].encode()
+    return b"".join(b',"name%d":"%b"' % (number, name) for number in range(SIZE // len(name)))
+
+
+MARKS = "a" + "\u0301\u0316" * 127
+ODD = ["\U0001f408", "é", "\u200b", "a\u200b", "a\u0301", MARKS, "\u3316", "a\u3316", "\ufdfa", "\ufb03"]
+
+
+@pytest.mark.parametrize("piece", ODD)
+def test_attributes_of_odd_characters_cost_no_more_than_plain_ones(piece: str) -> None:
+    assert cost(identified, attributes(piece)) < AT_MOST * plain_cost(identified, attributes("Dana "))
+
+
 ROBOT = "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm) Chrome/142.0.0.0 Safari/537.36"
 
 

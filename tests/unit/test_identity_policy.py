@@ -4,14 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import msgspec
 import pytest
 from footfall.event.v1.event_pb2 import IgnoredReason
 from footfall_eventlog.identity_policy import IdentityPolicy, IdentityPolicyError, json_schema
-from footfall_eventlog.placeholders import PLACEHOLDERS, Placeholders
+from footfall_eventlog.placeholders import _INVISIBLE, PLACEHOLDERS, Placeholders
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +69,15 @@ def test_other_values_name_a_person(text: str) -> None:
 def test_white_space_case_and_invisible_characters_do_not_matter(text: str) -> None:
     assert reason(f"\t{text}\u200b ") == reason(text)
     assert reason(text.swapcase()) == reason(text) or text.swapcase().swapcase() != text
+
+
+def test_characters_that_show_nothing_are_left_out_and_no_others() -> None:
+    left_out = {*"".join(_INVISIBLE.findall("".join(map(chr, range(sys.maxunicode + 1)))))}
+    controls = {character for character in map(chr, range(sys.maxunicode + 1)) if category(character) in {"Cc", "Cf"}}
+    expected = {*filterfalse(str.isspace, controls), *"\u115f\u1160\u2800\u3164\uffa0"}
+    assert expected <= left_out
+    # Assigned in Unicode 15, which Python has since 3.12.
+    assert left_out - expected <= {*map(chr, range(0x13439, 0x13440))}
 
 
 def ignored_keys(placeholders: Placeholders = DEFAULTS, /, **values: Any) -> list[str]:

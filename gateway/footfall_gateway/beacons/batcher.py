@@ -37,11 +37,27 @@ class Bounds:
 
 
 @dataclass(slots=True)
-class _Batch(Generic[Item, Outcome]):
+class Batch(Generic[Item, Outcome]):
+    """Items that are sent together, and what waits for the outcome of each."""
+
     items: list[Item] = field(default_factory=list)
     waiters: list[asyncio.Future[Outcome]] = field(default_factory=list)
     count: int = 0
     size: int = 0
+
+    async def deliver(self, send: Callable[[list[Item]], Awaitable[Sequence[Outcome]]]) -> None:
+        """Send the items and distribute the outcomes. Raises nothing: what `send` raises is the outcome of each."""
+        try:
+            outcomes = await send(self.items)
+            for waiter, outcome in zip(self.waiters, outcomes, strict=True):
+                if not waiter.done():
+                    waiter.set_result(outcome)
+        except (Exception, asyncio.CancelledError) as error:  # of any kind: the waiters handle it
+            failure = error if isinstance(error, Exception) else OutcomeUnknownError()
+            for waiter in self.waiters:
+                if not waiter.done():
+                    waiter.set_exception(failure)
+                    waiter.exception()  # marks it as retrieved: asyncio would log it for a waiter cancelled just now
 
 
 class Batcher(Generic[Item, Outcome]):
@@ -61,11 +77,11 @@ class Batcher(Generic[Item, Outcome]):
         self._send = send
         self._bounds = bounds
         self._loop = asyncio.get_running_loop()  # to ask for it is a system call before Python 3.12
-        self._filling: _Batch[Item, Outcome] | None = None
+        self._filling: Batch[Item, Outcome] | None = None
         self._is_due = False
         self._opened_s = self._last_took_s = 0.0
         self._timer: asyncio.Handle | None = None
-        self._queue: deque[_Batch[Item, Outcome]] = deque()
+        self._queue: deque[Batch[Item, Outcome]] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
         self._queued_count = 0
         self._queued_size = 0
@@ -115,8 +131,8 @@ class Batcher(Generic[Item, Outcome]):
         while self._in_flight:
             await asyncio.wait(self._in_flight)
 
-    def _open_batch(self) -> _Batch[Item, Outcome]:
-        batch: _Batch[Item, Outcome] = _Batch()
+    def _open_batch(self) -> Batch[Item, Outcome]:
+        batch: Batch[Item, Outcome] = Batch()
         self._filling = batch
         self._is_due = False
         self._opened_s = self._loop.time()
@@ -158,21 +174,10 @@ class Batcher(Generic[Item, Outcome]):
             self._in_flight.add(task)
             task.add_done_callback(self._finish)
 
-    async def _deliver(self, batch: _Batch[Item, Outcome]) -> None:
+    async def _deliver(self, batch: Batch[Item, Outcome]) -> None:
         started_s = self._loop.time()
-        try:
-            outcomes = await self._send(batch.items)
-            for waiter, outcome in zip(batch.waiters, outcomes, strict=True):
-                if not waiter.done():
-                    waiter.set_result(outcome)
-        except (Exception, asyncio.CancelledError) as error:  # of any kind: the waiters handle it
-            failure = error if isinstance(error, Exception) else OutcomeUnknownError()
-            for waiter in batch.waiters:
-                if not waiter.done():
-                    waiter.set_exception(failure)
-                    waiter.exception()  # marks it as retrieved: asyncio would log it for a waiter cancelled just now
-        finally:
-            self._last_took_s = self._loop.time() - started_s
+        await batch.deliver(self._send)
+        self._last_took_s = self._loop.time() - started_s
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)

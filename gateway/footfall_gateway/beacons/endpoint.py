@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from footfall_gateway.beacons.cors import MAX_ORIGIN_LENGTH, Cors, RawHeaders
 from footfall_gateway.beacons.envelope import BeaconError, Envelope, TooManyEventsError, decode_beacon
 from footfall_gateway.beacons.intake import IGNORED_REASONS, REASONS, Finding, Intake, Outcome, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import RateLimiter
-from footfall_gateway.http import BodyReader, ClientGoneError, unpack
+from footfall_gateway.http import MAX_BODY, BodyReader, ClientGoneError, unpack
 from footfall_gateway.problem import Problem
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
@@ -170,7 +171,7 @@ class BeaconEndpoint:
         sender = sender_of(scope["client"], headers, received_ms)
         try:
             self.admit_request(sender)
-            body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
+            body = _pixel_body(scope) if is_pixel else await self._posted(sender, scope, headers, receive)
             pending = self.store(sender, origin, body)
             await asyncio.wait([pending.findings])
             response = self.response(pending, is_pixel=is_pixel)
@@ -231,9 +232,14 @@ class BeaconEndpoint:
         """Count a request as one event, before its body is read. Raises Problem 429."""
         self._limiter.admit(sender.address, 1, 0)
 
-    async def body(self, headers: Headers, receive: Receive) -> bytes:
-        """The body of a request, without its Content-Encoding. Raises Problem and ClientGoneError."""
-        return self.unpacked(headers, await self._bodies.read(receive))
+    async def body(self, sender: Sender, headers: Headers, receive: Receive) -> bytes:
+        """The body of a request, without its Content-Encoding. Raises Problem and ClientGoneError.
+
+        A body beyond the limit of its address is refused as soon as that is known. The rest of it is not kept.
+        """
+        check_size = partial(self._limiter.check, sender.address, 0)
+        check_size(min(int(headers.get(b"content-length", 0)), MAX_BODY))
+        return self.unpacked(headers, await self._bodies.read(receive, check_size))
 
     def outcome(self, pending: PendingBeacon) -> Outcome:
         """The outcome of a beacon, once it is known. Raises what storing it has raised."""
@@ -296,11 +302,11 @@ class BeaconEndpoint:
         for site, part in parts.items():
             limits.add(site, *part)
 
-    async def _posted(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
+    async def _posted(self, sender: Sender, scope: Scope, headers: Headers, receive: Receive) -> bytes:
         if scope["method"] != "POST":
             raise Problem(405, "this path accepts only POST", allow="POST, OPTIONS")
         _require_json(headers)
-        return await self.body(headers, receive)
+        return await self.body(sender, headers, receive)
 
 
 def _require_json(headers: Headers) -> None:

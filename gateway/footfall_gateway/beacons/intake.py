@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from footfall.collector.v1 import collector_service_pb2 as collector
@@ -13,8 +13,10 @@ from footfall_servicekit import logs, tracing
 from prometheus_client import Counter
 
 from footfall_gateway import metrics
+from footfall_gateway.addresses import network
 from footfall_gateway.beacons.batcher import Batcher, Bounds, QueueFullError
 from footfall_gateway.beacons.envelope import Envelope, IgnoredUserId, Rejection, shortened_id, to_int64
+from footfall_gateway.beacons.fair_lane import FairLane
 from footfall_gateway.problem import Problem
 from footfall_gateway.recent import RECENT
 
@@ -77,8 +79,9 @@ class Intake:
     """Stores events of beacons and of POSTs.
 
     The collector needs much longer for a large body than for a page's few events, and before it answers a SignIn,
-    UserInfo or SignOut, it waits for identity. Both kinds of beacons therefore have batchers of their own, so that they
-    do not delay the others. Of large bodies one batch is in flight.
+    UserInfo or SignOut, it waits for identity. Both kinds of beacons are therefore sent apart, so that they do not
+    delay the others. Large bodies are sent for a limited share of the time, because all services behind the gateway
+    need longer for them, and their addresses take turns.
     """
 
     def __init__(
@@ -86,13 +89,17 @@ class Intake:
         collect: Callable[[collector.CollectRequest], Awaitable[collector.CollectResponse]],
         bounds: Bounds,
         large_size: int,
+        large_share: float,
     ) -> None:
-        """A body of more than `large_size` bytes is large. The `bounds` apply to each of the three batchers."""
+        """A body of more than `large_size` bytes is large, and such are sent for `large_share` of the time.
+
+        The `bounds` apply to each of the three kinds of beacons.
+        """
         self._collect = collect
         self._large_size = large_size
         self._batcher: Batcher[Beacon, list[Finding]] = Batcher(self._send, bounds)
         self._identifying_batcher: Batcher[Beacon, list[Finding]] = Batcher(self._send, bounds)
-        self._large_batcher: Batcher[Beacon, list[Finding]] = Batcher(self._send, replace(bounds, max_in_flight=1))
+        self._large_lane: FairLane[Beacon, list[Finding]] = FairLane(self._send, bounds, large_share)
 
     async def store(self, sender: Sender, envelope: Envelope, size: int) -> Outcome:
         """Return when every event is on disk or rejected. `size`: bytes of the body.
@@ -119,7 +126,7 @@ class Intake:
             refused.set_result([])
             return refused
         try:
-            findings = self._batcher_of(envelope, size).submit(Beacon(sender, envelope), count, size + _CONTEXT_BYTES)
+            findings = self._submit(Beacon(sender, envelope), count, size)
         except QueueFullError:
             _unavailable.inc(count)
             raise Problem(503, "too many events are waiting; try again", retry_s=_FULL_RETRY_S) from None
@@ -127,13 +134,14 @@ class Intake:
             _trace(sender, count, findings)
         return findings
 
-    def _batcher_of(self, envelope: Envelope, size: int) -> Batcher[Beacon, list[Finding]]:
+    def _submit(self, beacon: Beacon, count: int, size: int) -> asyncio.Future[list[Finding]]:
+        queued_size = size + _CONTEXT_BYTES
         if size > self._large_size:
-            return self._large_batcher
-        for event in envelope.events:
+            return self._large_lane.submit(network(beacon.sender.address), beacon, count, queued_size)
+        for event in beacon.envelope.events:
             if event.event_name in TRANSITION_KINDS:
-                return self._identifying_batcher
-        return self._batcher
+                return self._identifying_batcher.submit(beacon, count, queued_size)
+        return self._batcher.submit(beacon, count, queued_size)
 
     def outcome(self, envelope: Envelope, findings: list[Finding]) -> Outcome:
         """The outcome of a beacon, given what the collector reported of its events. To be called once."""
@@ -147,8 +155,8 @@ class Intake:
 
     async def close(self) -> None:
         """Refuse new beacons, and return when the others have their outcome."""
-        batchers = (self._batcher, self._identifying_batcher, self._large_batcher)
-        await asyncio.gather(*(batcher.close() for batcher in batchers))
+        ways = (self._batcher, self._identifying_batcher, self._large_lane)
+        await asyncio.gather(*(way.close() for way in ways))
 
     async def _send(self, beacons: list[Beacon]) -> list[list[Finding]]:
         with tracing.work("send a batch", (sender.traceparent for sender, _ in beacons), "client"):

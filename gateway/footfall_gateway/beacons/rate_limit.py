@@ -134,10 +134,14 @@ class RateLimiter:
         """Seconds until this address may send so many events and bytes; 0: now."""
         return self._addresses.wait_s(network(address), events, size) if self._is_limited(address) else 0
 
-    def admit(self, address: str, events: int, size: int) -> None:
-        """Count what an address sends, valid or not. Raises Problem 429, and counts nothing, beyond the limit."""
+    def check(self, address: str, events: int, size: int) -> None:
+        """Count nothing. Raises Problem 429 when so many events and bytes are beyond the limit of an address."""
         if wait_s := self.wait_s(address, events, size):
             raise Problem(429, "too many events or bytes from this address; try again later", retry_s=wait_s)
+
+    def admit(self, address: str, events: int, size: int) -> None:
+        """Count what an address sends, valid or not. Raises Problem 429, and counts nothing, beyond the limit."""
+        self.check(address, events, size)
         self.add(address, events, size)
 
     def add(self, address: str, events: int, size: int) -> None:

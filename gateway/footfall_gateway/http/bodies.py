@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from typing import Final
 
 from footfall_eventlog.events import MAX_BATCH_BYTES
@@ -67,8 +68,10 @@ class BodyReader:
         self._timeout_s = timeout_s
         self._bytes_left = max_bytes
 
-    async def read(self, receive: Receive) -> bytes:
+    async def read(self, receive: Receive, check_size: Callable[[int], None] = lambda _: None) -> bytes:
         """The body of a request, at most 1 MiB.
+
+        `check_size` gets the number of bytes so far, with each part. What it raises ends the reading.
 
         Raises:
             Problem: 413, it is larger; 408, it did not arrive in time; 503, too many other bodies are arriving.
@@ -86,6 +89,7 @@ class BodyReader:
                     part = message.get("body", b"")
                     size += len(part)
                     if size <= MAX_BODY:
+                        check_size(size)
                         if len(part) > self._bytes_left:
                             raise Problem(503, "too many bodies; try again", retry_s=1, connection="close")
                         parts.append(part)

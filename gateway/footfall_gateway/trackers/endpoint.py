@@ -17,6 +17,7 @@ from footfall_gateway.beacons import (
     Headers,
     Outcome,
     Response,
+    Sender,
     now_ms,
     send_response,
     sender_of,
@@ -99,7 +100,7 @@ class TrackerEndpoint:
         sender = sender_of(scope["client"], headers, request.received_ms)
         try:
             self._beacons.admit_request(sender)
-            body = await self._body(scope, headers, receive)
+            body = await self._body(sender, scope, headers, receive)
             pending = self._beacons.store(sender, origin, body, partial(protocol.translate, request))
             await asyncio.wait([pending.findings])
             response = self._response(protocol, self._beacons.outcome(pending), origin)
@@ -117,14 +118,14 @@ class TrackerEndpoint:
             raise Problem(503, "not every event is stored; send them again", retry_s=_RETRY_S)
         return self._success(protocol.success, origin)
 
-    async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
+    async def _body(self, sender: Sender, scope: Scope, headers: Headers, receive: Receive) -> bytes:
         """What a request says: its body, or the query of a GET. Raises Problem and ClientGoneError."""
         if scope["method"] == "GET":
             query: bytes = scope["query_string"]
             return query
         if scope["method"] != "POST":
             raise Problem(405, "this path accepts only GET and POST", allow="GET, POST, OPTIONS")
-        body = await self._beacons.body(headers, receive)
+        body = await self._beacons.body(sender, headers, receive)
         # posthog-js compresses without a Content-Encoding.
         return self._beacons.unpacked({b"content-encoding": b"gzip"}, body) if body.startswith(_GZIP) else body
 

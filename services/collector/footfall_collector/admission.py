@@ -35,6 +35,7 @@ from footfall_collector.sites import Site, Sites
 DAY_MS: Final = 86_400_000
 SLICE_BYTES: Final = MAX_EVENT_BYTES // 2
 """Bytes admitted together, unless one event is larger: at most 5 ms for the most expensive content known."""
+SMALL_SLICE_BYTES: Final = SLICE_BYTES // 8
 _MAX_TITLE_LENGTH: Final = 256
 _TRACKER_PAGE_ID_LENGTH: Final = 32
 _CLOCK_TOLERANCE_MS: Final = 5_000
@@ -147,14 +148,20 @@ class Admission:
             pass
         return excluded
 
-    def admit_in_slices(self, batch: EventBatch, now_ms: int, excluded: dict[int, collector.Outcome]) -> Iterator[None]:
-        """Do the same as `admit`, but yield between slices of the batch, and add the outcomes to `excluded`."""
+    def admit_in_slices(
+        self,
+        batch: EventBatch,
+        now_ms: int,
+        excluded: dict[int, collector.Outcome],
+        most_bytes: int = SLICE_BYTES,
+    ) -> Iterator[None]:
+        """Do the same as `admit`, but yield between slices of `most_bytes`, and add the outcomes to `excluded`."""
         staff = self._staff_rules()
         requests = [minimize_context(context, now_ms, self._received_tolerance_ms, staff) for context in batch.contexts]
         slice_bytes = 0
         for position, event in enumerate(batch.events):
             size = event.ByteSize()
-            if slice_bytes and slice_bytes + size > SLICE_BYTES:
+            if slice_bytes and slice_bytes + size > most_bytes:
                 yield
                 slice_bytes = 0
             slice_bytes += size

@@ -12,13 +12,14 @@ from footfall.event.v1.event_pb2 import EventBatch, IgnoredReason
 from footfall_timeline import partition
 
 from footfall_collector import metrics
-from footfall_collector.admission import Admission
+from footfall_collector.admission import SLICE_BYTES, SMALL_SLICE_BYTES, Admission
 from footfall_collector.event_log import EventLog
 from footfall_collector.service_clients import IdentityClient
 
 _NOT_LOGGED: Final = -1
 _LARGE_BEACON_BYTES: Final = 8 * 1024
 """Beacons of a batch count as large if they are larger than this on average. A tracking script sends smaller ones."""
+_MIN_PAUSE_S: Final = 0.001
 _STORED = collector.Outcome(status=collector.OUTCOME_STATUS_STORED)
 _IGNORED = {
     reason: collector.Outcome(
@@ -84,16 +85,19 @@ class Pipeline:
         return response
 
     async def _admit(self, batch: EventBatch) -> dict[int, collector.Outcome]:
-        """Admit a batch in slices. After each slice of large beacons, pause for as long as the slice took.
+        """Admit a batch in slices. Those of large beacons are small, and after each follows a pause as long as it took.
 
         `sleep(0)` would not do: another call needs many turns of the event loop, and each would wait for a slice. But
         it does for a batch of small beacons: most calls are such batches, and pauses would only delay them.
         """
         excluded: dict[int, collector.Outcome] = {}
         has_large_beacons = batch.ByteSize() > _LARGE_BEACON_BYTES * len(batch.contexts)
+        slice_bytes = SMALL_SLICE_BYTES if has_large_beacons else SLICE_BYTES
         started = time.thread_time()  # CPU time: the clock also runs while other processes have the processor
-        for _ in self._admission.admit_in_slices(batch, time.time_ns() // 1_000_000, excluded):
-            await asyncio.sleep(time.thread_time() - started if has_large_beacons else 0)
+        for _ in self._admission.admit_in_slices(batch, time.time_ns() // 1_000_000, excluded, slice_bytes):
+            # The timer of the event loop counts in milliseconds, and takes less than half of one for none.
+            pause_s = max(time.thread_time() - started, _MIN_PAUSE_S) if has_large_beacons else 0
+            await asyncio.sleep(pause_s)
             started = time.thread_time()
         return excluded
 

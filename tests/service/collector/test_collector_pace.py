@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 import grpc
 import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
-from footfall_collector.admission import DAY_MS, SLICE_BYTES, Admission
+from footfall_collector.admission import DAY_MS, SLICE_BYTES, SMALL_SLICE_BYTES, Admission
 from footfall_collector.event_log import EventLog
 from footfall_collector.pipeline import Pipeline
 from footfall_collector.redact import Redactor
@@ -49,7 +49,7 @@ async def test_a_small_batch_overtakes_a_large_one_that_is_being_admitted(
 
 
 @pytest.mark.parametrize("beacons", [1, 200])
-async def test_only_large_beacons_pause_between_slices(
+async def test_only_large_beacons_are_admitted_in_small_slices_with_pauses(
     log: EventLog, monkeypatch: pytest.MonkeyPatch, beacons: int
 ) -> None:
     pauses: list[float] = []
@@ -63,14 +63,19 @@ async def test_only_large_beacons_pause_between_slices(
         *(message("Form", {"text": "x" * 700}, context_index=number % beacons) for number in range(200)),
         contexts=[context() for _ in range(beacons)],
     )
+    sent_bytes = sum(event.ByteSize() for event in sent.events)
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         pipeline = Pipeline(
             Admission(Sites(), Redactor(), max_event_age_ms=DAY_MS), log, IdentityClient(channel), partitions=1
         )
         monkeypatch.setattr("footfall_collector.pipeline.asyncio.sleep", note)
         assert (await pipeline.collect(sent, lambda: 1.0)).stored_count == 200
-    assert len(pauses) > 3
-    assert all(pause > 0 for pause in pauses) if beacons == 1 else not any(pauses)
+    if beacons == 1:
+        assert len(pauses) > sent_bytes / SMALL_SLICE_BYTES - 1
+        assert min(pauses) >= 0.001
+    else:
+        assert len(pauses) > sent_bytes / SLICE_BYTES - 1
+        assert not any(pauses)
 
 
 def test_admission_in_slices_gives_the_same_result() -> None:

@@ -1,5 +1,6 @@
 """Limits per address and site: each gateway enforces them immediately, all together soon."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -72,6 +73,30 @@ async def test_bytes_are_limited_too(gateway: Running, name: str) -> None:
         assert [answer.status_code for answer in answers] == [204, 204, 429]
         assert 1 <= int(answers[2].headers["Retry-After"]) <= 60
         assert (await http.post("/beacon", json=page())).status_code == 204
+
+
+@pytest.mark.parametrize("path", ["/beacon", "/v1/batch"])
+@pytest.mark.parametrize(
+    ("length", "sent"),
+    [(b"Content-Length: 70000", b""), (b"Transfer-Encoding: chunked", b"%x\r\n%b" % (70_000, b"[" * 70_000))],
+    ids=["said", "chunked"],
+)
+async def test_a_body_beyond_the_limit_is_refused_before_it_is_complete(
+    gateway: Running, path: str, length: bytes, sent: bytes
+) -> None:
+    settings = {"RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS": 0, "RATE_LIMIT_BYTES_PER_MINUTE_PER_ADDRESS": 60_000}
+    async with gateway(REDIS_URL=UNAVAILABLE_REDIS, body_timeout_ms=300_000, **settings) as http:
+        reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+        head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nExpect: 100-continue\r\n%b\r\n\r\n"
+        writer.write(head % (path.encode(), length) + sent)
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), 60)
+        if not sent:  # the client may send the rest, and its next request
+            assert answer.startswith(b"HTTP/1.1 429 ")  # and not 100
+            writer.write(b"x" * 70_000 + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 60)) == b"HTTP/1.1 200 OK\r\n"
+        assert b" 429 " in answer
+        assert b"too many events or bytes from this address" in answer
+        writer.transport.abort()
 
 
 async def test_gateways_share_the_bytes_of_an_address(gateway: Running, redis_database_url: str) -> None:
