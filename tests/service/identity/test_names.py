@@ -8,13 +8,14 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 import pytest
+from footfall_eventlog.match_keys import Rule
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.log_consumers import RecordConsumer
-from footfall_identity.matching import Rule, Status
+from footfall_identity.matching import Status
 from footfall_identity.persons import Persons
 from footfall_identity.redirects import MAX_DECISIONS, Redirect
 from footfall_identity.relinking import Relinker
