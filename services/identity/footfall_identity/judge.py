@@ -25,6 +25,8 @@ from footfall_identity.linker import Linker
 LOOK_EVERY_S: Final = 1.0
 _CHECK_EVERY_S: Final = 30.0
 _PER_STEP: Final = 100
+_OF_EARLIER_VERSIONS: Final = LinkRules(max_identities_per_value=0)
+"""They had this order, and did not judge by what is shared."""
 _MOST_COUNTED: Final = 1_000
 
 _log = structlog.get_logger()
@@ -79,31 +81,40 @@ class Judge:
         is_judged = False
         while not is_judged:
             rules = self._linker.policy.rules
-            known, rev = await self._links.link_rules()
-            is_judged = known == rules or (
-                await self._judge_all(rules) and await self._links.put_link_rules(rules, rev)
+            former, rev = await self._links.link_rules()
+            if former is None and rev is None:
+                former = _OF_EARLIER_VERSIONS
+            is_judged = former == rules or (
+                await self._judge_all(former, rules) and await self._links.put_link_rules(rules, rev)
             )
 
-    async def _judge_all(self, rules: LinkRules) -> bool:
-        """Return False if the rules have changed meanwhile."""
+    async def _judge_all(self, former: LinkRules | None, rules: LinkRules) -> bool:
+        """Judge all; `former` are the rules before, None: any. Return False if the rules have changed meanwhile."""
         count = 0
         async for records in self._links.all_identities(_PER_STEP):
             if self._linker.policy.rules != rules:
                 return False
             began = time.monotonic()
-            await self._judge(records)
+            await self._judge(records, former, rules)
             count += len(records)
             await asyncio.sleep(time.monotonic() - began)  # half of the time is left to calls and to the event log
         if count:
             _log.info("all identities are judged by the rules of links", identities=count)
         return True
 
-    async def _judge(self, records: Sequence[IdentityRecord]) -> None:
+    async def _judge(self, records: Sequence[IdentityRecord], former: LinkRules | None, rules: LinkRules) -> None:
         outdated = [record.identity_id for record in records if with_derived_fields(record).is_due != record.is_due]
         await self._links.change(dict.fromkeys(outdated, with_derived_fields))
         await self._linker.generic_values.count(key for record in records for key in record.keys)
-        matched = [record.identity_id for record in records if record.keys]
-        await self._linker.relink({*outdated, *matched})
+        affected = [record.identity_id for record in records if _is_affected(record, former, rules)]
+        await self._linker.relink({*outdated, *affected})
+
+
+def _is_affected(record: IdentityRecord, former: LinkRules | None, rules: LinkRules) -> bool:
+    """Return whether other rules may link an identity otherwise, beside by what is generic."""
+    if former is None or former.order != rules.order:
+        return bool(record.keys)
+    return record.is_shared(former.max_devices_per_day) != record.is_shared(rules.max_devices_per_day)
 
 
 async def update_metrics(links: LinkStore, linker: Linker) -> None:

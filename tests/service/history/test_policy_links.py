@@ -47,6 +47,7 @@ phone_keys = ["mobile"]
 
 Link = tuple[str, str, str]
 """Status, rule and contact of an identity."""
+SITES: Final = ("--site", "shop", "--site", "bank")
 NO_LINK: Final = ("unlinked", "", "")
 
 
@@ -303,11 +304,12 @@ async def test_the_same_links_of_200_000_events(
 async def test_few_identities_are_compared_and_without_identity_none(
     store: Store, mongo_url: str, mongo_database: str, *, redis_database_url: str, tmp_path: Path
 ) -> None:
-    (file := tmp_path / "tried.toml").write_text(SWAPPED, encoding="utf-8")
+    (file := tmp_path / "tried.toml").write_text(OTHER, encoding="utf-8")
     report_file = tmp_path / "report.json"
     async with running_suite(tmp_path, redis_database_url, mongo_url, mongo_database, FORMER) as suite:
-        traffic = LinkTraffic(40, people=20)
+        traffic = LinkTraffic(60, people=30)
         await suite.arrive(traffic, store)
+        await suite.decide(traffic)
         settings = environment(mongo_url, mongo_database) | {"IDENTITY_TARGET": suite.target}
         command: list[str | Path] = [
             "simulate",
@@ -324,7 +326,23 @@ async def test_few_identities_are_compared_and_without_identity_none(
         assert links["identities"] - links["not_compared"] == 5
         assert all(len(links[kind]["examples"]) <= 1 for kind in ("made", "undone", "moved"))
         assert f"{links['not_compared']:,} identities are not compared" in output
+        whole = await _sides(command, report_file, settings)
+        of_sites = await _sides(command, report_file, settings, *SITES)
+        assert any(side["unused"] for side in whole)
+        assert any(side["candidates"] for side in whole)
+        assert not any(side["unused"] or side["candidates"] for side in of_sites), "they depend on other sites"
     code, output, errors = await run(*command, env=settings)
     assert (code, "not compared, because identity does not answer" in output) == (0, True), errors
     assert json.loads(report_file.read_bytes())["links"] is None
     assert "identity did not answer" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+async def _sides(
+    command: Sequence[str | Path], report: Path, settings: dict[str, str], *arguments: str
+) -> list[dict[str, Any]]:
+    """Both sides of all changes that a report lists."""
+    code, _, errors = await run(*command, *arguments, env=settings)
+    assert code == 0, errors
+    links = json.loads(await asyncio.to_thread(report.read_bytes))["links"]
+    changes = [one for kind in ("made", "undone", "moved") for one in links[kind]["examples"]]
+    return [one[side] for one in changes for side in ("before", "after")]

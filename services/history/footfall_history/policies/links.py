@@ -73,11 +73,17 @@ def _link_policy(message: LinkRulesMessage) -> LinkPolicy:
 class LinkComparison:
     """Compares the links of identities, a page at a time. Memory holds a page, the counts and the listed changes."""
 
-    def __init__(self, evidence: LinkEvidence, identity: IdentityClient, largest: int) -> None:
-        """`largest`: how many changes of each kind are listed."""
+    def __init__(
+        self, evidence: LinkEvidence, identity: IdentityClient, largest: int, *, is_of_sites: bool = False
+    ) -> None:
+        """`largest`: how many changes of each kind are listed.
+
+        `is_of_sites`: they are of some websites, which see neither candidates nor what is not used, as in ContactLink.
+        """
         self._evidence = evidence
         self._identity = identity
         self._largest = largest
+        self._is_of_sites = is_of_sites
         self._outcomes: Counter[tuple[str, str, str, str, str]] = Counter()
         self._totals: Counter[str] = Counter()
         self._listed: dict[str, list[form.LinkChange]] = {"made": [], "undone": [], "moved": []}
@@ -136,8 +142,7 @@ class LinkComparison:
         return (await self._identity.judge_links(request)).links
 
     def _count(self, was: ContactLink, now: ContactLink, reason: str) -> None:
-        sides = _side(was), _side(now)
-        before, after = sides
+        before, after = self._side(was), self._side(now)
         if (before.status, before.rule, before.contact_id) == (after.status, after.rule, after.contact_id):
             return
         self._outcomes[before.status, before.rule, after.status, after.rule, reason] += 1
@@ -148,16 +153,16 @@ class LinkComparison:
         if len(self._listed[kind]) < self._largest:
             self._listed[kind].append(form.LinkChange(now.identity_id, reason, before, after))
 
-
-def _side(link: ContactLink) -> form.LinkSide:
-    unused = [f"{_ATTRIBUTE_RULES[one.attribute_code]}: {_UNUSED[one.unused_reason]}" for one in link.unused_evidence]
-    return form.LinkSide(
-        status=_STATUS[link.status],
-        rule=_RULES.get(link.rule, ""),
-        contact_id=link.contact_id,
-        candidates=link.candidate_count,
-        unused=[*dict.fromkeys(unused)],
-    )
+    def _side(self, link: ContactLink) -> form.LinkSide:
+        evidence = [] if self._is_of_sites else link.unused_evidence
+        unused = [f"{_ATTRIBUTE_RULES[one.attribute_code]}: {_UNUSED[one.unused_reason]}" for one in evidence]
+        return form.LinkSide(
+            status=_STATUS[link.status],
+            rule=_RULES.get(link.rule, ""),
+            contact_id=link.contact_id,
+            candidates=0 if self._is_of_sites else link.candidate_count,
+            unused=[*dict.fromkeys(unused)],
+        )
 
 
 def _reason(sides: _Sides) -> str:

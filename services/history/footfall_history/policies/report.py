@@ -123,6 +123,7 @@ class LinkSide(msgspec.Struct):
 
     `rule`: `email_address`, `phone_number`, `name`, `manual`, or empty: no rule finds a contact. `candidates`: how many
     contacts match, if several do. `unused`: rules that would have decided, and why not (`phone_number: generic_value`).
+    A report about some sites has neither of these two.
     """
 
     status: LinkStatus

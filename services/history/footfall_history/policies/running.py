@@ -89,8 +89,9 @@ async def try_policy(settings: HistorySettings, trial: Trial, tell: TellProgress
 
             links = None
             if evidence:
+                comparison = LinkComparison(evidence, identity, trial.largest, is_of_sites=bool(trial.visits.sites))
                 with suppress(ConnectionError):
-                    links = await LinkComparison(evidence, identity, trial.largest).run(trial.max_judged, pause)
+                    links = await comparison.run(trial.max_judged, pause)
             tell(counts, is_last=True)
             return simulator.report(trial.visits, trial.largest, links)
     finally:
