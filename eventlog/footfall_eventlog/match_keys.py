@@ -102,6 +102,11 @@ class MatchKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return [(rule, found[rule]) for rule in rules if rule in found]
 
     @property
+    def proven(self) -> set[str]:
+        """Those of the keys that may link that a token proves."""
+        return {match_key.key for _, match_key in self.ranked() if match_key.assurance == Assurance.PROVEN}
+
+    @property
     def compared(self) -> set[str]:
         """The keys that contacts are looked up by: those that may link, and that of a candidate."""
         return {match_key.key for _, match_key in self.ranked()} | ({self.recognized.key} if self.recognized else set())

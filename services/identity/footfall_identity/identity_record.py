@@ -338,8 +338,7 @@ def joined(records: Sequence[IdentityRecord], identity_id: str) -> IdentityRecor
 
 def with_derived_fields(record: IdentityRecord) -> IdentityRecord:
     """Return the record with the fields that follow from the others; it is due if what it is matched by has changed."""
-    keys, ranked = record.match_keys.compared, [match_key for _, match_key in record.match_keys.ranked()]
-    proven = {match_key.key for match_key in ranked if match_key.assurance == Assurance.PROVEN}
+    keys, proven = record.match_keys.compared, record.match_keys.proven
     left = {*record.left_keys} | ({*record.keys} - keys) | ({*record.proven_keys} - proven)
     after = replace(
         record,

@@ -170,6 +170,7 @@ async def running_suite(
             MONGO_URL=mongo_url,
             MONGO_DATABASE=database,
             IDENTITY_POLICY_FILE=file,
+            IDENTITY_MONGO_TIMEOUT_MS=20_000,
             ERASURE_KEY=ERASURE_KEY,
         ) as process,
         process.stub() as stub,
@@ -292,7 +293,7 @@ async def test_the_links_of_the_report_are_the_difference_of_two_suites(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3_000)
+@pytest.mark.timeout(6_000)
 async def test_the_same_links_of_200_000_events(
     store: Store, mongo_url: str, mongo_database: str, redis_databases: list[str], tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from footfall_eventlog.attributes import said_by
 from footfall_eventlog.devices import DeviceDay, device_day, merged_days, most_devices
 from footfall_eventlog.identity_policy import LinkPolicy
 from footfall_eventlog.match_keys import MatchKey, MatchKeys
-from footfall_timeline import Assurance
+from footfall_timeline import Assurance, Transition
 
 from footfall_history.policies.decisions import Decision, JudgedEvent
 from footfall_history.policies.temporary_database import temporary_database
@@ -82,27 +82,28 @@ class LinkEvidence:
         for document, judged in events:
             known: tuple[Decision, MatchKeys] | None = None
             for side, decision in enumerate((judged.before, judged.after)):
-                if not (decision.identity and decision.kind):
+                transition = judged.transition(decision)
+                if not (transition and transition.identity):
                     continue
                 if not (known and self._has_same_names and known[0] == decision):
-                    known = decision, self._match_keys(document, judged, decision, side)
-                names.append((decision.identity,))
+                    known = decision, self._match_keys(document, transition, decision.ignored_keys, side)
+                identity = transition.identity
+                names.append((identity,))
                 for attribute, key in known[1].by_attribute().items():
-                    keys.append((decision.identity, side, attribute, key.assurance, key.at, key.visit_id, key.key))
-                if day := _device_day(document, judged, decision):
-                    devices.append((decision.identity, side, day.day, day.devices[0]))
+                    keys.append((identity, side, attribute, key.assurance, key.at, key.visit_id, key.key))
+                if day := device_day(identity, document.get("global_visit_id", ""), transition.event_time_ms):
+                    devices.append((identity, side, day.day, day.devices[0]))
         for statement, rows in ((_ADD_NAME, names), (_ADD_KEY, keys), (_ADD_DEVICE, devices)):
             self._database.executemany(statement, rows)
 
-    def _match_keys(self, document: Mapping[str, Any], judged: JudgedEvent, decision: Decision, side: int) -> MatchKeys:
-        transition = judged.transition(decision)
-        if transition is None:
-            return MatchKeys()
+    def _match_keys(
+        self, document: Mapping[str, Any], transition: Transition, ignored_keys: Iterable[str], side: int
+    ) -> MatchKeys:
         event = Event(
             visit_id=document["visit_id"],
             data_json=document.get("data_json", b""),
             proven_json=document.get("proven_json", b""),
-            ignored_keys=sorted(decision.ignored_keys),
+            ignored_keys=ignored_keys,
         )
         return said_by(event, transition, self.policies[side].names, self._region).match_keys
 
@@ -110,8 +111,7 @@ class LinkEvidence:
         """Count how many identities give each key, on either side."""
         rows: list[tuple[int, str, bool]] = []
         for (_, side), match_keys in self._all_keys():
-            proven = {one.key for _, one in match_keys.ranked() if one.assurance == Assurance.PROVEN}
-            rows += [(side, key, key in proven) for key in match_keys.compared]
+            rows += [(side, key, key in match_keys.proven) for key in match_keys.compared]
             if len(rows) >= _PER_STEP:
                 self._database.executemany(_ADD_GIVER, rows)
                 rows = []
@@ -161,12 +161,6 @@ class LinkEvidence:
 
 def _of_rows(rows: Iterable[tuple[str, int, str, str, str]]) -> MatchKeys:
     return MatchKeys(**{row[0]: MatchKey(*row[1:]) for row in rows})
-
-
-def _device_day(document: Mapping[str, Any], judged: JudgedEvent, decision: Decision) -> DeviceDay | None:
-    transition = judged.transition(decision)
-    global_visit_id = document.get("global_visit_id", "")
-    return device_day(decision.identity, global_visit_id, transition.event_time_ms) if transition else None
 
 
 def _rank(identity: str) -> int:
