@@ -94,7 +94,7 @@ class LinkComparison:
         Raises ConnectionError if identity does not answer.
         """
         self._evidence.count_givers()
-        count = 0
+        total, count = self._evidence.count(), 0
         for identities in self._evidence.identities(limit, _PER_CALL):
             began = time.monotonic()
             await self._compare(identities)
@@ -105,8 +105,8 @@ class LinkComparison:
             version_in_force=before.version,
             rules_before=[_RULES[rule] for rule in before.rules.order],
             rules_after=[_RULES[rule] for rule in after.rules.order],
-            identities=self._evidence.count(),
-            not_compared=self._evidence.count() - count,
+            identities=total,
+            not_compared=total - count,
             outcomes=[form.LinkOutcome(*words, number) for words, number in sorted(self._outcomes.items())],
             **{kind: form.LinkChanges(self._totals[kind], listed) for kind, listed in self._listed.items()},
         )
