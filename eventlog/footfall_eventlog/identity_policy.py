@@ -1,7 +1,8 @@
 """The identity policy (IDENTITY_POLICY_FILE): keys with the user id, values that name no person, and staff, by site.
 
-The one parser of the file. The collector and `footfall-import` apply the policy to an event once, and the event carries
-the result. So all readers of the event agree, also after the file has changed.
+And what links identities to contacts. The one parser of the file. The collector and `footfall-import` apply the policy
+to an event once, and the event carries the result. So all readers of the event agree, also after the file has changed.
+What links contacts is applied by identity, to what is stored of all identities.
 """
 
 import re
@@ -10,12 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 import msgspec
 from msgspec import Meta
 
+from footfall_eventlog.attributes import USUAL_NAMES, AttributeNames
+from footfall_eventlog.devices import FEW, MAX_COUNTED
 from footfall_eventlog.events import MAX_DATA_KEY_LENGTH, MAX_IDENTITY_LENGTH, USER_ID_KEYS
+from footfall_eventlog.match_keys import RULES, Rule
 from footfall_eventlog.placeholders import PLACEHOLDERS_VERSION, Placeholders, compared
 from footfall_eventlog.sites import SITE_NAME
 from footfall_eventlog.staff import StaffRules
@@ -40,6 +44,30 @@ class SitePolicy(NamedTuple):
     user_id_keys: tuple[str, ...]
     placeholders: Placeholders
 
+
+class LinkRules(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules that link identities to contacts, in the order in which they are tried, and what is shared too much.
+
+    How many identities may give a value, and on how many devices of a day an identity may be used.
+    """
+
+    order: tuple[Rule, ...] = RULES
+    max_identities_per_value: int = 20
+    max_devices_per_day: int = 20
+
+
+class LinkPolicy(NamedTuple):
+    """What links identities to contacts: the rules, and the names of attributes. Decisions record `version`."""
+
+    version: str = PLACEHOLDERS_VERSION
+    rules: LinkRules = LinkRules()
+    names: AttributeNames = AttributeNames(USUAL_NAMES)
+
+
+MAX_IDENTITIES_PER_VALUE: Final = 10_000
+MAX_DEVICES_PER_DAY: Final = MAX_COUNTED - 1
+RULE_NAMES: Final = {rule.name.lower(): rule for rule in RULES}
+"""The rules by their names in the file."""
 
 Key = Annotated[str, Meta(min_length=1, max_length=MAX_DATA_KEY_LENGTH)]
 Value = Annotated[str, Meta(min_length=1, max_length=MAX_IDENTITY_LENGTH)]
@@ -80,8 +108,13 @@ class SiteRules(Rules, kw_only=True):
     staff: Annotated[bool, Meta(description="Whether all visitors of the site are staff, for instance agents.")] = False
 
 
+def _attribute_keys(attribute: str, setting: str) -> Meta:
+    about = f"Keys of SignIn and UserInfo data, in any case, with {attribute}. The first key that has a text is used."
+    return Meta(description=f"{about} Left out: {setting}.", min_length=1, max_length=_MAX_KEYS)
+
+
 class PolicyForm(Rules, kw_only=True):
-    """An identity policy: what names a person, what does not, and who is staff."""
+    """An identity policy: what names a person, what does not, who is staff, and what links contacts."""
 
     version: Annotated[
         str,
@@ -97,7 +130,55 @@ class PolicyForm(Rules, kw_only=True):
             max_length=_MAX_NETWORKS,
         ),
     ] = ()
+    link_rules: (
+        Annotated[
+            tuple[Literal["email_address", "phone_number", "name"], ...],
+            Meta(
+                description="The rules that link an identity to a contact, in the order in which they are tried. Rules "
+                "that are left out link none. Without the key: all, in the order email_address, phone_number, name.",
+                max_length=len(RULES),
+            ),
+        ]
+        | None
+    ) = None
+    max_identities_per_value: (
+        Annotated[
+            int,
+            Meta(
+                description="Identities that may give the same e-mail address, telephone number or name. If more do, "
+                "rules do not use the value. Left out: IDENTITY_MAX_IDENTITIES_PER_VALUE.",
+                ge=1,
+                le=MAX_IDENTITIES_PER_VALUE,
+            ),
+        ]
+        | None
+    ) = None
+    max_devices_per_day: (
+        Annotated[
+            int,
+            Meta(
+                description="Devices on which an identity may be used on a day. If it is used on more, rules link it "
+                "only by what a token proves. Left out: IDENTITY_MAX_DEVICES_PER_DAY.",
+                ge=FEW,
+                le=MAX_DEVICES_PER_DAY,
+            ),
+        ]
+        | None
+    ) = None
+    email_keys: Annotated[tuple[Key, ...], _attribute_keys("an e-mail address", "IDENTITY_EMAIL_KEYS")] | None = None
+    phone_keys: Annotated[tuple[Key, ...], _attribute_keys("a telephone number", "IDENTITY_PHONE_KEYS")] | None = None
+    first_name_keys: Annotated[tuple[Key, ...], _attribute_keys("a first name", "IDENTITY_FIRST_NAME_KEYS")] | None = (
+        None
+    )
+    last_name_keys: Annotated[tuple[Key, ...], _attribute_keys("a last name", "IDENTITY_LAST_NAME_KEYS")] | None = None
     site: Annotated[tuple[SiteRules, ...], Meta(description="Rules of single sites.", max_length=_MAX_SITES)] = ()
+
+    @property
+    def attribute_keys(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """By attribute, the key of the file and what it gives; without those that the file does not give."""
+        keys = {"email": "email_keys", "phone": "phone_keys", "firstName": "first_name_keys"}
+        keys |= {"lastName": "last_name_keys"}
+        return {attribute: (key, given) for attribute, key in keys.items() if (given := getattr(self, key))}
 
 
 def json_schema() -> dict[str, Any]:
@@ -110,7 +191,7 @@ class IdentityPolicy:
 
     def __init__(self, form: PolicyForm | None = None, *, user_id_keys: Sequence[str] = USER_ID_KEYS) -> None:
         """`user_id_keys` are those of sites for which the file gives none. Networks of the form have to be valid."""
-        form = form or PolicyForm(version="")
+        form = self._form = form or PolicyForm(version="")
         self.version = f"{form.version}+{PLACEHOLDERS_VERSION}" if form.version else PLACEHOLDERS_VERSION
         keys = form.user_id_keys or tuple(user_id_keys)
         self._default = SitePolicy(self.version, keys, Placeholders().changed(form.placeholders, form.persons))
@@ -137,6 +218,20 @@ class IdentityPolicy:
     def of_site(self, site: str) -> SitePolicy:
         """The policy of a site."""
         return self._sites.get(site, self._default)
+
+    def links(self, otherwise: LinkPolicy) -> LinkPolicy:
+        """What links contacts; `otherwise` where the file does not say it."""
+        form, rules = self._form, otherwise.rules
+        names = otherwise.names.by_attribute | {name: given for name, (_, given) in form.attribute_keys.items()}
+        return LinkPolicy(
+            self.version,
+            LinkRules(
+                order=rules.order if form.link_rules is None else tuple(RULE_NAMES[name] for name in form.link_rules),
+                max_identities_per_value=form.max_identities_per_value or rules.max_identities_per_value,
+                max_devices_per_day=form.max_devices_per_day or rules.max_devices_per_day,
+            ),
+            AttributeNames(names),
+        )
 
 
 def _read(file: Path) -> PolicyForm:
@@ -172,6 +267,10 @@ def _problems(form: PolicyForm) -> Iterator[tuple[Place, str]]:
         if not _is_network(network):
             rule = "must be addresses or networks such as 10.20.0.0/16, without bits behind the prefix"
             yield (-1, "staff_networks", network), f"staff_networks: {rule}"
+    for rule, count in Counter(form.link_rules or ()).items():
+        if count > 1:
+            yield (-1, "link_rules", rule), f"link_rules: {rule} is there more than once"
+    yield from _repeated_keys(form)
     names = Counter(site.name for site in form.site)
     parts: list[Rules] = [form, *form.site]
     for number, part in enumerate(parts, -1):
@@ -183,6 +282,16 @@ def _problems(form: PolicyForm) -> Iterator[tuple[Place, str]]:
                 yield (number, key, value), f"{where}{key}: a value is blank; blank values never name a person"
         for value in _common(part.placeholders, part.persons):
             yield (number, "persons", value), f"{where}persons: a value is in placeholders too"
+
+
+def _repeated_keys(form: PolicyForm) -> Iterator[tuple[Place, str]]:
+    """The keys that two attributes have, or one has twice: it would not be clear which attribute they give."""
+    seen: dict[str, str] = {}
+    for key, given in form.attribute_keys.values():
+        for name in given:
+            if other := seen.get(name.strip().casefold()):
+                yield (-1, key, name), f"{key}: a key is in {other} already"
+            seen.setdefault(name.strip().casefold(), key)
 
 
 def _is_network(text: str) -> bool:

@@ -102,9 +102,9 @@ IdentityPolicyFile = Annotated[
     shared(
         "IDENTITY_POLICY_FILE",
         None,
-        "TOML file of the identity policy: the keys with the user id, the values that name no person, and who is "
-        "staff, by site. The collector reads a changed file within a second; a malformed change is logged and ignored. "
-        "`footfall-import` needs the same file. Unset: the default values, and no staff.",
+        "TOML file of the identity policy: the keys with the user id, the values that name no person, who is staff, "
+        "and what links contacts. Collector, identity and `footfall-import` need the same one. A changed file is read "
+        "within a second; a malformed change is logged and ignored. Unset: the default values and rules, and no staff.",
     ),
 ]
 GrpcKeysFile = Annotated[

@@ -57,6 +57,7 @@ ALLOWED = {
     "GetPerson": {"history", *PEOPLE},
     "GetVisitor": {"collector", "history", *PEOPLE},
     "CountLinks": {"history"},
+    "JudgeLinks": {"history"},
     "GetCustomer": {"history"},
     "ImportIdentities": {"history"},
     "CreateVisitCode": {"gateway"},

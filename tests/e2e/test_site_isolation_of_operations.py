@@ -164,7 +164,7 @@ OF_NO_SITE = {
     *("UpsertContact", "UpdateContact", "DeleteContact", "LinkContact", "UnlinkContact", "EraseIdentity"),
     *("BatchUpsertContacts", "BatchDeleteContacts", "FinishContactSync"),
     *("RenameIdentity", "UndoRename", "MergeContacts", "UndoMerge", "ListMerges"),
-    *("ListGenericValues", "DecideGenericValue", "CountLinks"),
+    *("ListGenericValues", "DecideGenericValue", "CountLinks", "JudgeLinks"),
     *("ListDeadLetters", "ReplayDeadLetters", "RepairDeadLetter"),
 }
 """What cannot be asked for a site. The gateway asks none of it for a client that is limited to sites."""

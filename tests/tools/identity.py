@@ -24,7 +24,7 @@ IDLE_MS = 30 * 60_000
 LEAVE_MS = 5_000
 SHORT_MS = 120 * 60_000
 PARTITIONS = 3
-ATTRIBUTE_NAMES = IdentitySettings.model_validate({"never_erase": True}).attribute_names
+ATTRIBUTE_NAMES = IdentitySettings.model_validate({"never_erase": True}).link_policy.names
 """The default names."""
 
 KINDS = {"UserInfo": Kind.USER_INFO, "SignIn": Kind.SIGN_IN, "SignOut": Kind.SIGN_OUT}

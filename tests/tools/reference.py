@@ -146,7 +146,7 @@ class Reference:
         self.renamed = {one: left for one, to in self.renamed.items() if one not in gone and (left := to - gone)}
 
     def contact_of(self, user: str) -> tuple[str, list[str]]:
-        """The contact that an identity is linked to, or the candidates when several match."""
+        """The contact that an identity is linked to, or the candidates: several that match, or those of a UserInfo."""
         names = self.names(user)
         chosen = ""
         refused: set[str] = set()
@@ -156,12 +156,13 @@ class Reference:
             (refused.discard if choice == "link" else refused.add)(contact_id)
         if chosen in self.contacts:
             return chosen, []
-        signs = [
+        evidence = [
             event
             for visit in self.visits.values()
             for event in visit.values()
-            if event.name == "SignIn" and event.user in names and not (event.is_of_staff or self._is_erased(event))
+            if event.user in names and not (event.is_of_staff or self._is_erased(event))
         ]
+        signs = [event for event in evidence if event.name == "SignIn"]
         said = {key: e.data[key] for e in sorted(signs) for key in ("email", "phone", "firstName") if key in e.data}
         addresses = [event.user for event in sorted(signs) if "@" in event.user]
         email = said.get("email", addresses[-1] if addresses else None)
@@ -171,4 +172,8 @@ class Reference:
             found = sorted(matching - refused)
             if found:
                 return (found[0], []) if len(found) == 1 else ("", found)
-        return "", []
+        recognized = [event.user for event in sorted(evidence) if event.name == "UserInfo" and "@" in event.user]
+        matching = {
+            self.contact(c) for c, has in self.contacts.items() if {*recognized[-1:]} & {*has["emailAddresses"]}
+        }
+        return "", sorted(matching - refused)

@@ -3,6 +3,16 @@
 import pytest
 from email_validator import EmailNotValidError, validate_email
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.match_keys import (
+    MatchKey,
+    MatchKeys,
+    Rule,
+    contact_keys,
+    email_key,
+    match_keys_of,
+    name_key,
+    phone_key,
+)
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_decisions import (
     MAX_DECISIONS,
@@ -11,21 +21,7 @@ from footfall_identity.link_decisions import (
     unlinked_manually,
     with_match_result,
 )
-from footfall_identity.matching import (
-    MAX_CANDIDATES,
-    Matches,
-    MatchKey,
-    MatchKeys,
-    MatchResult,
-    Rule,
-    Status,
-    contact_keys,
-    email_key,
-    match_contact,
-    match_keys_of,
-    name_key,
-    phone_key,
-)
+from footfall_identity.matching import MAX_CANDIDATES, Matches, MatchResult, Status, match_contact
 from footfall_timeline import Assurance, Kind, Transition
 from hypothesis import given, settings
 from hypothesis import strategies as st

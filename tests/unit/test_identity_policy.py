@@ -12,7 +12,9 @@ from unicodedata import category
 import msgspec
 import pytest
 from footfall.event.v1.event_pb2 import IgnoredReason
-from footfall_eventlog.identity_policy import IdentityPolicy, IdentityPolicyError, json_schema
+from footfall_eventlog.attributes import AttributeNames
+from footfall_eventlog.identity_policy import IdentityPolicy, IdentityPolicyError, LinkPolicy, LinkRules, json_schema
+from footfall_eventlog.match_keys import Rule
 from footfall_eventlog.placeholders import _INVISIBLE, PLACEHOLDERS, Placeholders
 from hypothesis import given
 from hypothesis import strategies as st
@@ -201,3 +203,48 @@ def test_the_command_checks_a_file(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"{file}:4: " in done.stderr
     assert "unknown field `people`" in done.stderr
+
+
+def test_the_file_says_what_links_contacts_and_settings_the_rest() -> None:
+    names = AttributeNames({"email": ("mail",), "phone": ("tel",), "firstName": ("first",), "lastName": ("last",)})
+    settings = LinkPolicy(rules=LinkRules(max_identities_per_value=7, max_devices_per_day=9), names=names)
+    unsaid = IdentityPolicy.parse('version = "1"\n', "policy").links(settings)
+    assert (unsaid.version, unsaid.rules, unsaid.names.by_attribute) == (
+        "1+defaults-1",
+        settings.rules,
+        names.by_attribute,
+    )
+    said = IdentityPolicy.parse(
+        'version = "2"\nlink_rules = ["name", "phone_number"]\nmax_identities_per_value = 3\nemail_keys = ["post"]\n',
+        "p",
+    ).links(settings)
+    assert said.rules == LinkRules(
+        order=(Rule.NAME, Rule.PHONE_NUMBER), max_identities_per_value=3, max_devices_per_day=9
+    )
+    assert said.names.by_attribute == names.by_attribute | {"email": ("post",)}
+    assert IdentityPolicy.parse('version = "3"\nlink_rules = []\n', "p").links(settings).rules.order == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "rule"),
+    [
+        ('link_rules = ["phone_number",\n"email_address",\n"phone_number"]', 2, "phone_number is there more than once"),
+        ('link_rules = ["telephone"]', 2, "link_rules[0]: Invalid enum value 'telephone'"),
+        ("max_identities_per_value = 0", 2, "max_identities_per_value: Expected `int` >= 1"),
+        ("max_devices_per_day = 101", 2, "max_devices_per_day: Expected `int` <= 100"),
+        ("email_keys = []", 2, "email_keys: Expected `array` of length >= 1"),
+        (
+            'email_keys = ["post"]\nphone_keys = [\n  "tel",\n  "Post",\n]',
+            5,
+            "phone_keys: a key is in email_keys already",
+        ),
+        ('phone_keys = ["tel", " TEL"]', 2, "phone_keys: a key is in phone_keys already"),
+        ('[[site]]\nname = "bank"\nlink_rules = ["name"]', 4, "unknown field `link_rules`"),
+    ],
+)
+def test_conflicts_of_links_are_named_with_line_and_rule(text: str, line: int, rule: str) -> None:
+    with pytest.raises(IdentityPolicyError) as error:
+        IdentityPolicy.parse(f'version = "1"\n{text}\n', "policy")
+    [said] = str(error.value).splitlines()
+    assert said.startswith(f"policy:{line}: ")
+    assert rule in said

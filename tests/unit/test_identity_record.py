@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from footfall.event.v1.event_pb2 import STAFF_REASON_SITE
 from footfall_eventlog.admitted import transition_of
+from footfall_eventlog.match_keys import MatchKeys, Rule
 from footfall_identity.identity_record import (
     IdentityMention,
     IdentityRecord,
@@ -19,7 +20,6 @@ from footfall_identity.identity_record import (
     with_mentions,
     without_lost_revisions,
 )
-from footfall_identity.matching import MatchKeys, Rule
 from footfall_identity.settings import IdentitySettings
 from footfall_servicekit.settings import load
 from footfall_timeline import Assurance, Kind
@@ -133,7 +133,7 @@ def test_an_attribute_links_by_any_of_its_names_and_a_token_by_its_own() -> None
 def test_which_names_count_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IDENTITY_EMAIL_KEYS", " kundenMail, ,login ")
     monkeypatch.setenv("NEVER_ERASE", "true")
-    names = load(IdentitySettings).attribute_names
+    names = load(IdentitySettings).link_policy.names
     said = {"kundenmail": '""', "login": '"a@b.de"', "email": '"c@d.de"', "": '"e@f.de"', "Tel": '"1"'}
     assert names.unified(said) == {"kundenmail": '""', "email": '"a@b.de"', "": '"e@f.de"', "phone": '"1"'}
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from footfall_eventlog.admitted import transition_of
-from footfall_identity.devices import MAX_COUNTED, MAX_DAYS, DeviceDay, device_day, merged_days, most_devices
+from footfall_eventlog.devices import MAX_COUNTED, MAX_DAYS, DeviceDay, device_day, merged_days, most_devices
+from footfall_eventlog.match_keys import MatchKey, MatchKeys, Rule, rule_and_text
 from footfall_identity.identity_record import (
     Decision,
     IdentityMention,
@@ -17,19 +18,7 @@ from footfall_identity.identity_record import (
     with_mentions,
 )
 from footfall_identity.link_decisions import with_match_result
-from footfall_identity.matching import (
-    Matches,
-    MatchKey,
-    MatchKeys,
-    MatchResult,
-    Rule,
-    Sharing,
-    Status,
-    UnusedKey,
-    UnusedReason,
-    match_contact,
-    rule_and_text,
-)
+from footfall_identity.matching import Matches, MatchResult, Sharing, Status, UnusedKey, UnusedReason, match_contact
 from footfall_timeline import Assurance
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,8 +45,8 @@ def test_days_of_devices_do_not_depend_on_order_repetition_and_grouping(
     most_days: int, most_devices_kept: int, *, seen: list[DeviceDay], chance: random.Random
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("footfall_identity.devices.MAX_DAYS", most_days)
-        patch.setattr("footfall_identity.devices.MAX_COUNTED", most_devices_kept)
+        patch.setattr("footfall_eventlog.devices.MAX_DAYS", most_days)
+        patch.setattr("footfall_eventlog.devices.MAX_COUNTED", most_devices_kept)
         devices = {day: sorted({one.devices[0] for one in seen if one.day == day}) for day in {one.day for one in seen}}
         expected = {day: tuple(devices[day][:most_devices_kept]) for day in sorted(devices)[-most_days:]}
         arriving = seen + chance.sample(seen, len(seen) // 2)

@@ -589,6 +589,13 @@ class Link(msgspec.Struct, rename="camel"):
             "Empty for keys of sites."
         ),
     ]
+    policy_version: Annotated[
+        str | None,
+        Meta(
+            description="The version of the identity policy by which a rule decided so first; null for `manual`, and "
+            "for decisions of early versions."
+        ),
+    ]
 
 
 class Links(msgspec.Struct, rename="camel"):
@@ -811,6 +818,7 @@ def link(made: contact_pb2.ContactLink) -> Link:
             for found in made.unused_evidence
             if found.unused_reason in _UNUSED_REASONS
         ],
+        policy_version=made.policy_version or None,
     )
 
 

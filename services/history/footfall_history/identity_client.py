@@ -12,6 +12,8 @@ from footfall.identity.v1.identity_service_pb2 import (
     CountLinksResponse,
     GetPersonRequest,
     ImportIdentitiesRequest,
+    JudgeLinksRequest,
+    JudgeLinksResponse,
 )
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_servicekit.channel import forwarded, open_channel, remaining
@@ -25,7 +27,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _RETRY_MS: Final = 1_000
 _IMPORT_TIMEOUT_S: Final = 30.0
-_COUNT_TIMEOUT_S: Final = 10.0
+_BACKGROUND_TIMEOUT_S: Final = 10.0
 
 
 class Person(NamedTuple):
@@ -152,19 +154,38 @@ class IdentityClient:
     async def count_links(self, identity_ids: Sequence[str]) -> CountLinksResponse | None:
         """How these identities, at most 1,000, are linked to contacts; None when the service does not answer."""
         try:
-            answer = await self.stub.CountLinks(CountLinksRequest(identity_ids=identity_ids), timeout=_COUNT_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            self._count_failed.failed("identity", code=error.code().name)
+            answer = await self._background(self.stub.CountLinks, CountLinksRequest(identity_ids=identity_ids))
+        except ConnectionError as error:
+            self._count_failed.failed("identity", error=str(error))
             return None
         self._count_failed.worked("identity")
         return answer
 
-    async def import_identities(self, request: ImportIdentitiesRequest) -> None:
-        """Send identities from imported visits. Raises ConnectionError when the service refuses or does not answer."""
+    async def names_of(self, identity_ids: Sequence[str]) -> dict[str, list[str]]:
+        """All names of the persons whom these identities, at most 1,000, mean. Raises ConnectionError."""
+        request = BatchGetNamesRequest(identity_ids=identity_ids)
+        answer = await self._background(self.stub.BatchGetNames, request)
+        return {one: [one] for one in identity_ids} | {one.identity_id: [*one.identity_ids] for one in answer.names}
+
+    async def judge_links(self, request: JudgeLinksRequest) -> JudgeLinksResponse:
+        """Which contacts rules would give identities by other evidence. Raises ConnectionError."""
+        return await self._background(self.stub.JudgeLinks, request)
+
+    async def _background(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        timeout_s: float = _BACKGROUND_TIMEOUT_S,
+    ) -> Answer:
+        """The answer to a call that no other call waits for. Raises ConnectionError."""
         try:
-            await self.stub.ImportIdentities(request, timeout=_IMPORT_TIMEOUT_S)
+            return await method(request, timeout=timeout_s, metadata=forwarded())
         except grpc.aio.AioRpcError as error:
             raise ConnectionError(f"IDENTITY_TARGET answers {error.code().name}: {error.details()}") from error
+
+    async def import_identities(self, request: ImportIdentitiesRequest) -> None:
+        """Send identities from imported visits. Raises ConnectionError when the service refuses or does not answer."""
+        await self._background(self.stub.ImportIdentities, request, _IMPORT_TIMEOUT_S)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -37,9 +37,9 @@ from footfall_identity.contact_directory import ContactDirectory
 from footfall_identity.contact_record import RequestMemory
 from footfall_identity.contact_writer import ContactWriter
 from footfall_identity.erasure import Eraser, check_key
-from footfall_identity.generic_values import SharingLimits
 from footfall_identity.history_client import HistoryClient
 from footfall_identity.identity_index import IdentityIndex
+from footfall_identity.judge import Judge, update_metrics
 from footfall_identity.link_store import TRANSIENT_STORE_ERRORS, LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.live_lists import LiveLists
@@ -51,7 +51,6 @@ from footfall_identity.record_writer import RecordWriter
 from footfall_identity.relinking import Relinker
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import IdentitySettings
-from footfall_identity.sharing_check import apply_limits, update_metrics
 from footfall_identity.visit_codes import VisitCodes
 from footfall_identity.visitor_counts import VisitorCounts
 from footfall_identity.visitor_notices import VisitorNotices
@@ -122,7 +121,8 @@ async def identify(settings: IdentitySettings) -> int:
         max_wrong_per_minute=settings.max_wrong_codes_per_minute,
         max_wrong_of_all=settings.max_wrong_codes_per_minute_of_all,
     )
-    linker = Linker(links, settings.sharing_limits)
+    linker = Linker(links, settings.link_policy)
+    judge = Judge(links, linker, settings.identity_policy_file)
     relinker = Relinker(links, linker, wait_ms=settings.link_wait_ms, max_wait_ms=settings.max_link_wait_ms)
     contacts = ContactWriter(
         links,
@@ -140,7 +140,7 @@ async def identify(settings: IdentitySettings) -> int:
         buffer_messages=settings.watch_buffer_messages,
         stopping=stopping,
     )
-    writer = RecordWriter(index, links, linker, names=settings.attribute_names, phone_region=region)
+    writer = RecordWriter(index, links, linker, phone_region=region)
     consumer = RecordConsumer(visitors, writer, eraser)
     history = HistoryClient(settings.history_target, settings.client_tls)
     checkpoints = Checkpoints(
@@ -197,7 +197,8 @@ async def identify(settings: IdentitySettings) -> int:
         ready=partitions.redis.is_ready,
         background=[
             partial(partitions.redis.check, needs_waitaof=bool(settings.log_ack_replicas)),
-            partial(_prepare, links, directory, linker, settings.sharing_limits),
+            partial(_prepare, links, directory, linker, judge),
+            judge.follow,
             partial(follow_sites, settings.sites_file, (SiteGroups.load, service.site_groups.take)),
             eraser.restore,
             relinker.run,
@@ -221,16 +222,16 @@ async def _sweep(notices: VisitorNotices, visitors: VisitorStore, number: int) -
     await visitors.remove_expired(number)
 
 
-async def _prepare(links: LinkStore, directory: ContactDirectory, linker: Linker, limits: SharingLimits) -> None:
+async def _prepare(links: LinkStore, directory: ContactDirectory, linker: Linker, judge: Judge) -> None:
     """Make the indexes. Then and until the end complete contacts, because an earlier version may still write some.
 
-    The limits of sharing are applied as often: other processes may have had others until they were stopped.
+    The rules of links are applied as often: other processes may have had others until they were stopped.
     """
     await links.prepare()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(repeat(_COMPLETE_EVERY_S, RequestError, directory.complete))
-        tasks.create_task(repeat(_COMPLETE_EVERY_S, RequestError, apply_limits, links, linker, limits))
-        tasks.create_task(repeat(_COMPLETE_EVERY_S, RequestError, update_metrics, links, limits))
+        tasks.create_task(judge.run())
+        tasks.create_task(repeat(_COMPLETE_EVERY_S, RequestError, update_metrics, links, linker))
 
 
 @asynccontextmanager

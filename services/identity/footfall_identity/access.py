@@ -49,6 +49,7 @@ ACCESS: AccessTable = {
         "GetPerson",
         "GetVisitor",
         "ImportIdentities",
+        "JudgeLinks",
     ],
     # The gateway erases in both identity and history, for keys with the permission to erase. It asks for codes of
     # visits, for pages whose website it has checked.
@@ -58,7 +59,7 @@ ACCESS: AccessTable = {
 }
 
 SCOPES: AccessTable = {
-    "read": [*_READ, "CountLinks", "GetCustomer"],
+    "read": [*_READ, "CountLinks", "GetCustomer", "JudgeLinks"],
     "contacts": [*_WRITE, "ImportIdentities"],
     "ingest": ["ResolveEvents", "CreateVisitCode"],
     "erase": ["EraseIdentity"],

@@ -6,10 +6,10 @@ from hashlib import blake2b
 from typing import Final
 
 import msgspec
+from footfall_eventlog.match_keys import contact_keys
 from msgspec.structs import replace
 
 from footfall_identity.contact_names import name_beginnings
-from footfall_identity.matching import contact_keys
 
 CONTACT_FIELDS: Final = ("email_addresses", "phone_numbers", "first_name", "last_name", "title")
 """The fields that callers write."""

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 import msgspec
 from footfall.identity.v1.contact_pb2 import Contact
-
-from footfall_identity.attributes import USUAL_NAMES
-from footfall_identity.matching import email_key, phone_key
+from footfall_eventlog.attributes import USUAL_NAMES
+from footfall_eventlog.match_keys import email_key, phone_key
 
 MAX_LINE_LENGTH: Final = 64 * 1024
 

@@ -17,6 +17,7 @@ from footfall_identity.contact_record import ContactRecord
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.known_contact import UNKNOWN_CONTACT, KnownContact
 from footfall_identity.link_store import LinkStore
+from footfall_identity.linker import Linker
 from footfall_identity.live_visitors import find_visit, is_visible
 from footfall_identity.merged_contacts import MergedContacts
 from footfall_identity.persons import Persons
@@ -45,7 +46,7 @@ class Customers:
         *,
         phone_region: str | None,
         copy_name: bool,
-        max_devices: int,
+        linker: Linker,
     ) -> None:
         self._visitors = visitors
         self._links = links
@@ -55,7 +56,7 @@ class Customers:
         self._site_groups = site_groups
         self._phone_region = phone_region
         self._copy_name = copy_name
-        self._max_devices = max_devices
+        self._linker = linker
 
     async def find(self, request: pb.GetCustomerRequest) -> pb.GetCustomerResponse:
         """Return what is known of a customer. Raises RequestError."""
@@ -225,7 +226,8 @@ class Customers:
         return answer
 
     def _identity(self, record: IdentityRecord) -> pb.CustomerIdentity:
-        identity = messages.identity(record, copy_name=self._copy_name, max_devices=self._max_devices)
+        max_devices = self._linker.policy.rules.max_devices_per_day
+        identity = messages.identity(record, copy_name=self._copy_name, max_devices=max_devices)
         identity.ClearField("profile_json")
         return pb.CustomerIdentity(identity=identity, link=_link(record))
 

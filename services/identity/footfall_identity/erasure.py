@@ -14,6 +14,7 @@ import structlog
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall.identity.v1.identity_service_pb2 import EraseIdentityResponse
 from footfall_eventlog.erasure_keys import OTHER_KEY, ErasureKeys
+from footfall_eventlog.match_keys import PHONE_KEY_PREFIX
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.errors import RequestError
 
@@ -21,7 +22,6 @@ from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.identity_record import ORDER_KEY_TIME_DIGITS, IdentityRecord, erased
 from footfall_identity.link_store import LinkStore, Tombstone
 from footfall_identity.linker import Linker
-from footfall_identity.matching import PHONE_KEY_PREFIX
 from footfall_identity.partitions import Partitions
 from footfall_identity.visit_record import VisitRecord
 from footfall_identity.visitor_store import now_ms

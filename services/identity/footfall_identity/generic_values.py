@@ -16,17 +16,6 @@ from msgspec.structs import replace
 from footfall_identity.documents import find_any, has_replaced
 
 
-class SharingLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many identities may give a value, and on how many devices of a day an identity may be used.
-
-    `record_form`: which fields all records of identities have; an earlier version has written fewer.
-    """
-
-    max_identities_per_value: int = 20
-    max_devices_per_day: int = 20
-    record_form: int = 0
-
-
 class GenericValue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A value by its match key. Every write sets another `rev`.
 

@@ -7,12 +7,13 @@ from itertools import chain
 
 import msgspec
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.attributes import AttributeNames, said_by, text
+from footfall_eventlog.devices import DAY_MS, DeviceDay, device_day, merged_days, most_devices
+from footfall_eventlog.match_keys import MatchKey, MatchKeys, Rule
 from footfall_timeline import Assurance, State, Transition
 from msgspec.structs import replace
 
-from footfall_identity.attributes import CLAIMS, AttributeNames, text
-from footfall_identity.devices import DAY_MS, DeviceDay, device_day, merged_days, most_devices
-from footfall_identity.matching import Doubt, MatchKey, MatchKeys, Rule, Status, UnusedKey, match_keys_of
+from footfall_identity.matching import Doubt, Status, UnusedKey
 
 MAX_PROFILE_KEYS = 100
 MAX_SITES = 1_000
@@ -23,10 +24,9 @@ MAX_PROFILE_VALUE_LENGTH = 4_096
 ORDER_KEY_TIME_DIGITS = 13
 """An order key consists of this many digits of event time (ms), and the event id."""
 
+
 RECORD_FORM = 1
 """Which derived fields a record has. Greater with each new one: then all records are written again."""
-
-_decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Source(IntEnum):
@@ -92,7 +92,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     versions do not have. `count` is how often the rules came to the decision, each time with other candidates, and
     `last_ms` when they last did, if more than once. `unused` are keys that contacts have and that are shared too much.
     `is_derived`: it follows from a manual decision, which was made under another name of the person, or about a contact
-    that leads to this one.
+    that leads to this one. `policy_version` is that of the identity policy by which a rule decided; early versions
+    have none.
     """
 
     at_ms: int
@@ -108,6 +109,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_ms: int = 0
     unused: tuple[UnusedKey, ...] = ()
     is_derived: bool = False
+    policy_version: str = ""
 
     @property
     def is_manual(self) -> bool:
@@ -193,44 +195,22 @@ class IdentityMention(msgspec.Struct, frozen=True):
         cls, event: Event, transition: Transition, names: AttributeNames, phone_region: str | None
     ) -> "IdentityMention":
         """Create it from the data of a SignIn or UserInfo, and from what its token proves."""
+        said = said_by(event, transition, names, phone_region)
         is_proven = transition.assurance is Assurance.PROVEN
-        data, token = _fields(event.data_json), _fields(event.proven_json if is_proven else b"")
-        fields, proven = names.unified(data), _attributes(token)
-        matched = proven if is_proven else fields
-        if event.ignored_keys:  # values that belong to no person stay in the profile, but match no contact
-            ignored = {*event.ignored_keys}
-            matched = _attributes(_without(token, ignored)) if is_proven else names.unified(_without(data, ignored))
-        texts = {key: text(matched[key]) for key in CLAIMS.values() if key in matched}
         return cls(
             transition,
             event.visit_id,
             (
-                *_values(fields, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
-                *_values(proven, event.site, transition, Source.TOKEN),
+                *_values(said.fields, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
+                *_values(said.proven, event.site, transition, Source.TOKEN),
             ),
-            MatchKeys() if event.staff_reason else match_keys_of(event, transition, texts, phone_region),
+            MatchKeys() if event.staff_reason else said.match_keys,
             event.site,
             event.browser_visit_id,
             None
             if event.staff_reason
             else device_day(transition.identity, event.global_visit_id, transition.event_time_ms),
         )
-
-
-def _fields(json: bytes) -> dict[str, str]:
-    """Return the values of a JSON object as JSON texts; nothing for an invalid object."""
-    try:
-        return {key: bytes(value).decode() for key, value in _decode_data(json or b"{}").items()}
-    except ValueError:  # DecodeError is one
-        return {}
-
-
-def _attributes(token: Mapping[str, str]) -> dict[str, str]:
-    return {CLAIMS[claim]: value for claim, value in token.items() if claim in CLAIMS}
-
-
-def _without(fields: Mapping[str, str], ignored: Container[str]) -> dict[str, str]:
-    return {key: value for key, value in fields.items() if key not in ignored}
 
 
 def _values(fields: Mapping[str, str], site: str, transition: Transition, source: Source) -> Iterable[ProfileValue]:
@@ -374,8 +354,7 @@ def joined(records: Sequence[IdentityRecord], identity_id: str) -> IdentityRecor
 
 def with_derived_fields(record: IdentityRecord) -> IdentityRecord:
     """Return the record with the fields that follow from the others; it is due if what it is matched by has changed."""
-    keys, ranked = record.match_keys.compared, [match_key for _, match_key in record.match_keys.ranked()]
-    proven = {match_key.key for match_key in ranked if match_key.assurance == Assurance.PROVEN}
+    keys, proven = record.match_keys.compared, record.match_keys.proven
     left = {*record.left_keys} | ({*record.keys} - keys) | ({*record.proven_keys} - proven)
     after = replace(
         record,

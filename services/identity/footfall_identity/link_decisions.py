@@ -5,10 +5,11 @@ from heapq import merge
 from operator import itemgetter
 from typing import NamedTuple
 
+from footfall_eventlog.match_keys import Rule
 from msgspec.structs import replace
 
 from footfall_identity.identity_record import Decision, IdentityRecord, with_current_link
-from footfall_identity.matching import MatchResult, Rule, Status
+from footfall_identity.matching import MatchResult, Status
 
 MAX_DECISIONS = 1_000
 """Beyond this number, the oldest decision by a rule is dropped: the number of sign-ins has no limit."""
@@ -55,11 +56,12 @@ def _timed(record: IdentityRecord) -> Iterator[tuple[int, Decision]]:
 
 
 def with_match_result(
-    record: IdentityRecord, result: MatchResult, now_ms: int, actor: str = RULE_ACTOR
+    record: IdentityRecord, result: MatchResult, now_ms: int, actor: str = RULE_ACTOR, policy_version: str = ""
 ) -> IdentityRecord:
     """Return the record with the result of the rules in force. The same result as before adds no decision.
 
-    `actor` has made the manual decision that the result follows from, if it does.
+    `actor` has made the manual decision that the result follows from, if it does; else the rules are those of
+    `policy_version`.
     """
     record = replace(record, is_due=False, left_keys=())
     if _is_in_force(record, result):
@@ -79,6 +81,7 @@ def with_match_result(
         match_key=result.match_key,
         is_derived=is_derived,
         unused=result.unused,
+        policy_version="" if is_derived else policy_version,
     )
     return _with(record, decision)
 

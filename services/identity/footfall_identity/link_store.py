@@ -16,6 +16,7 @@ import msgspec
 import pymongo
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.erasure_keys import ErasureKeys
+from footfall_eventlog.identity_policy import LinkRules
 from footfall_eventlog.settings import mongo_url_check
 from footfall_eventlog.store_reports import mongo_problem, mongo_report
 from footfall_servicekit import metrics
@@ -40,8 +41,8 @@ from pymongo.uri_parser import parse_uri
 
 from footfall_identity.contact_record import ContactMark, ContactRecord, ContactSync, WrittenBatch
 from footfall_identity.documents import find_any, in_groups
-from footfall_identity.generic_values import GenericValueStore, SharingLimits
-from footfall_identity.identity_record import Decision, IdentityRecord, doubt_key, restricted_to_sites
+from footfall_identity.generic_values import GenericValueStore
+from footfall_identity.identity_record import RECORD_FORM, Decision, IdentityRecord, doubt_key, restricted_to_sites
 from footfall_identity.known_contact import NO_CONTACT, UNKNOWN_CONTACT, KnownContact
 from footfall_identity.matching import Doubt, Matches
 from footfall_identity.merged_contacts import MergedContacts
@@ -62,7 +63,7 @@ MAX_MATCHES: Final = 10_000
 
 _DUPLICATE_KEY: Final = 11_000
 _CONTACT_SYNC: Final = "contact_sync"
-_SHARING_LIMITS: Final = "sharing_limits"
+_LINK_RULES: Final = "sharing_limits"  # which was all that earlier versions noted
 _SENT: Final = "contact_sync_marks"
 # Few enough to stay within the time limit on a busy server.
 _CHANGES_PER_WRITE: Final = 100
@@ -634,16 +635,31 @@ class LinkStore:
         async for documents in _read_by_id(self._identities.find({}), size):
             yield _writer(documents, ())
 
-    async def sharing_limits(self) -> SharingLimits | None:
-        """Return the limits by which all identities were judged last."""
-        async with _translating_errors():
-            document = await self._marks.find_one({"_id": _SHARING_LIMITS})
-        return msgspec.convert(document, SharingLimits) if document else None
+    async def link_rules(self) -> tuple[LinkRules | None, str | None]:
+        """Return the rules by which all identities were judged last, and the revision of this mark.
 
-    async def put_sharing_limits(self, limits: SharingLimits) -> None:
-        """Note that all identities are judged by these limits."""
+        None for the rules, too, if the records were written by an earlier version, which has derived less.
+        """
         async with _translating_errors():
-            await self._marks.replace_one({"_id": _SHARING_LIMITS}, msgspec.to_builtins(limits), upsert=True)
+            document = await self._marks.find_one({"_id": _LINK_RULES}) or {}
+        is_judged = document.get("record_form") == RECORD_FORM
+        return (msgspec.convert(document, LinkRules) if is_judged else None), document.get("rev")
+
+    async def put_link_rules(self, rules: LinkRules, before_rev: str | None) -> bool:
+        """Note by which rules all identities are judged; return False if the mark has changed since a revision."""
+        condition = {"_id": _LINK_RULES, "rev": before_rev}
+        document = {"rev": uuid4().hex, "record_form": RECORD_FORM} | msgspec.to_builtins(rules)
+        async with _translating_errors():
+            try:
+                await self._marks.replace_one(condition, document, upsert=True)
+            except DuplicateKeyError:
+                return False
+        return True
+
+    async def forget_link_rules(self) -> None:
+        """Note that identities may have been judged by other rules than the last ones."""
+        async with _translating_errors():
+            await self._marks.replace_one({"_id": _LINK_RULES}, {"rev": uuid4().hex}, upsert=True)
 
     async def due(self, size: int) -> list[str]:
         """Return up to `size` identities that are marked for linking, after an interruption."""

@@ -8,15 +8,17 @@ contacts then finds the record changed, and starts again. Identities of a change
 again in the background (`relinking.py`). Work that a crash interrupts is marked (`is_due`, `is_stale`) and done there.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, reduce
 from typing import Final, NamedTuple
 
+from footfall_eventlog.identity_policy import LinkPolicy
+from footfall_eventlog.match_keys import MatchKeys, Rule
 from footfall_servicekit.errors import RequestError
 
-from footfall_identity.generic_values import SharingLimits
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_decisions import (
+    ManualDecisions,
     linked_manually,
     manual_decisions,
     unlinked_manually,
@@ -24,7 +26,7 @@ from footfall_identity.link_decisions import (
     without_former_names,
 )
 from footfall_identity.link_store import LinkStore, RecordChange
-from footfall_identity.matching import MAX_CANDIDATES, MatchKeys, Sharing, match_contact
+from footfall_identity.matching import MAX_CANDIDATES, MatchResult, Sharing, match_contact
 from footfall_identity.redirects import Redirect, all_together
 from footfall_identity.sharing import GenericValues
 from footfall_identity.visitor_store import now_ms
@@ -36,19 +38,29 @@ Pair = tuple[IdentityRecord | None, IdentityRecord]
 
 
 class _Person(NamedTuple):
-    """The records of all names of a person, also of names of which nothing is stored."""
+    """The records of all names of a person, also of names of which nothing is stored, and what links it."""
 
     records: list[IdentityRecord]
     match_keys: MatchKeys
+    is_shared: bool
+
+
+class Evidence(NamedTuple):
+    """What could link an identity. `generic`: the match keys that too many give, and `is_shared`, as of Sharing."""
+
+    match_keys: MatchKeys
+    generic: Mapping[str, int]
+    is_shared: bool
 
 
 class Linker:
     """Links identities to contacts. All methods raise RequestError (UNAVAILABLE) while MongoDB is unavailable."""
 
-    def __init__(self, links: LinkStore, limits: SharingLimits) -> None:
+    def __init__(self, links: LinkStore, policy: LinkPolicy) -> None:
         self._links = links
-        self._max_devices = limits.max_devices_per_day
-        self.generic_values = GenericValues(links, limits.max_identities_per_value)
+        self.policy = policy
+        """What is in force. After a change, `Judge` has all identities judged again."""
+        self.generic_values = GenericValues(links, lambda: self.policy.rules.max_identities_per_value)
 
     async def relink(self, identity_ids: Iterable[str]) -> dict[str, IdentityRecord]:
         """Decide the contacts of these identities, as far as they are known, and of all names of the same persons.
@@ -67,9 +79,44 @@ class Linker:
             results |= {after.identity_id: after for _, after in pairs}
         return results
 
+    async def judge(self, evidence: Mapping[str, Evidence], rules: Sequence[Rule]) -> dict[str, MatchResult]:
+        """Return which contacts rules would give identities by other evidence than is stored. Writes nothing.
+
+        Contacts, merges and decisions of people count as they are now.
+        """
+        _, stored = await self._persons(evidence)
+        records = {record.identity_id: person.records for person in stored for record in person.records}
+        persons = [_Person(records.get(one, []), of.match_keys, of.is_shared) for one, of in evidence.items()]
+        keys = {key for of in evidence.values() for key in of.generic}
+        allowed = await self.generic_values.allowed(keys)
+        generic = [{key: up_to for key, up_to in of.generic.items() if key not in allowed} for of in evidence.values()]
+        found = await self._results(persons, rules, generic)
+        return {identity_id: result for identity_id, (_, result) in zip(evidence, found, strict=True)}
+
     async def _relinked(self, identity_ids: list[str]) -> list[Pair]:
+        policy = self.policy
         known, persons = await self._persons(identity_ids)
         await self.generic_values.count_changed(record for record in known.values() if record.is_due)
+        now = now_ms()
+        pairs: list[Pair] = []
+        results = await self._results(persons, policy.rules.order)
+        for person, (choice, result) in zip(persons, results, strict=True):
+            for record in person.records:
+                before = known.get(record.identity_id)
+                after = with_match_result(record, result, now, choice.actor, policy.version)
+                if len(person.records) == 1:
+                    after = without_former_names(after)
+                if before or after.decisions:
+                    pairs.append((before, after))
+        return pairs
+
+    async def _results(
+        self, persons: Sequence[_Person], rules: Sequence[Rule], generic: Sequence[Mapping[str, int]] | None = None
+    ) -> list[tuple[ManualDecisions, MatchResult]]:
+        """Return what people have decided about each person, and which contact follows.
+
+        `generic`: for each person, what too many give (Sharing); None: the values that are known to be generic.
+        """
         decided = [manual_decisions(person.records) for person in persons]
         limits: dict[str, int] = {}
         for person, choice in zip(persons, decided, strict=True):
@@ -80,24 +127,22 @@ class Linker:
             for key in person.match_keys.compared:
                 limits[key] = max(limits.get(key, 0), limit)
         matches = await self._links.matches(limits)
-        generic = await self.generic_values.unused(key for key, found in matches.items() if found.total)
+        if generic is None:
+            unused = await self.generic_values.unused(key for key, found in matches.items() if found.total)
+            generic = [unused] * len(persons)
         named = {choice.by_hand for choice in decided if choice.by_hand}.union(*(one.ruled_out for one in decided))
         matching = {contact_id for found in matches.values() for contact_id in found.contact_ids}
         merged = await self._links.merged_contacts(named, matching)
-        keys, matches, now = merged.keys(), merged.matches(matches), now_ms()
-        pairs: list[Pair] = []
-        for person in persons:
+        keys, matches = merged.keys(), merged.matches(matches)
+        results = []
+        for person, too_many in zip(persons, generic, strict=True):
             choice = manual_decisions(person.records, merged.resolved)
-            sharing = Sharing(generic, any(record.is_shared(self._max_devices) for record in person.records))
-            result = match_contact(person.match_keys, choice.by_hand, choice.ruled_out, keys, matches, sharing=sharing)
-            for record in person.records:
-                before = known.get(record.identity_id)
-                after = with_match_result(record, result, now, choice.actor)
-                if len(person.records) == 1:
-                    after = without_former_names(after)
-                if before or after.decisions:
-                    pairs.append((before, after))
-        return pairs
+            sharing = Sharing(too_many, person.is_shared)
+            result = match_contact(
+                person.match_keys, choice.by_hand, choice.ruled_out, keys, matches, rules=rules, sharing=sharing
+            )
+            results.append((choice, result))
+        return results
 
     async def _persons(self, identity_ids: Iterable[str]) -> tuple[dict[str, IdentityRecord], list[_Person]]:
         """Return the stored records of identities and of the other names of the same persons, and the persons.
@@ -116,12 +161,14 @@ class Linker:
             if (await self._links.renames.names(wanted)).leads_to == names.leads_to:
                 break
         people = {tuple(names.together(identity_id)) for identity_id in wanted}
+        max_devices = self.policy.rules.max_devices_per_day
         persons = []
         for ids in sorted(people):
             records = [known.get(one) or self._links.blank(one) for one in ids if one in known or len(ids) > 1]
             match_keys = reduce(MatchKeys.merged, (record.match_keys for record in records), MatchKeys())
+            is_shared = any(record.is_shared(max_devices) for record in records)
             if records:
-                persons.append(_Person(records, match_keys))
+                persons.append(_Person(records, match_keys, is_shared))
         return known, persons
 
     async def link(self, identity_id: str, contact_id: str, actor: str) -> IdentityRecord:

@@ -8,11 +8,13 @@ from typing import Final
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import contact_pb2, identity_pb2, identity_service_pb2, redirect_pb2, visitor_pb2
+from footfall_eventlog.devices import DAY_MS, DeviceDay
+from footfall_eventlog.identity_policy import LinkPolicy
+from footfall_eventlog.match_keys import MatchKey, Rule, rule_and_text
 from footfall_timeline import Attribution, State
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_identity.contact_record import ContactRecord, ContactResult
-from footfall_identity.devices import DAY_MS, DeviceDay
 from footfall_identity.generic_values import GenericValue
 from footfall_identity.identity_record import (
     ORDER_KEY_TIME_DIGITS,
@@ -22,7 +24,7 @@ from footfall_identity.identity_record import (
     text_value,
 )
 from footfall_identity.known_contact import NO_CONTACT, KnownContact
-from footfall_identity.matching import ATTRIBUTES, MatchKey, Rule, Status, UnusedReason, rule_and_text
+from footfall_identity.matching import ATTRIBUTES, MatchResult, Status, UnusedKey, UnusedReason
 from footfall_identity.redirects import Names, Redirect, RedirectDecision
 from footfall_identity.visit_record import VisitRecord
 from footfall_identity.visitor_counts import Minute, StateCounts
@@ -248,10 +250,15 @@ def _contact_link(record: IdentityRecord, decision: Decision, end_ms: int | None
         count=decision.count,
         last_time=timestamp(decision.last_ms or decision.at_ms),
         is_derived=decision.is_derived,
-        unused_evidence=chain.from_iterable(
-            _evidence(one.rule, one.match_key, contact_pb2.UnusedReason.ValueType(one.reason))
-            for one in decision.unused
-        ),
+        unused_evidence=_unused(decision.unused),
+        policy_version=decision.policy_version,
+    )
+
+
+def _unused(keys: Iterable[UnusedKey]) -> Iterator[contact_pb2.LinkEvidence]:
+    """Convert the keys that were not used, with the reasons."""
+    return chain.from_iterable(
+        _evidence(one.rule, one.match_key, contact_pb2.UnusedReason.ValueType(one.reason)) for one in keys
     )
 
 
@@ -284,6 +291,33 @@ def link_counts(records: Iterable[IdentityRecord], *, max_devices: int) -> ident
             any(unused.reason is UnusedReason.GENERIC_VALUE for unused in one.unused) for one in in_force
         ),
         shared_count=sum(record.is_shared(max_devices) for record in named),
+    )
+
+
+def judged_link(identity_id: str, result: MatchResult) -> contact_pb2.ContactLink:
+    """Convert the link that an identity would have."""
+    return contact_pb2.ContactLink(
+        identity_id=identity_id,
+        contact_id=result.contact_id,
+        status=contact_pb2.LinkStatus.ValueType(result.status),
+        rule=contact_pb2.LinkRule.ValueType(result.rule),
+        candidate_count=result.candidate_count,
+        unused_evidence=_unused(result.unused),
+    )
+
+
+def link_rules(policy: LinkPolicy) -> identity_service_pb2.LinkRules:
+    """Convert what links identities."""
+    keys, rules = policy.names.by_attribute, policy.rules
+    return identity_service_pb2.LinkRules(
+        policy_version=policy.version,
+        rules=map(contact_pb2.LinkRule.ValueType, rules.order),
+        max_identities_per_value=rules.max_identities_per_value,
+        max_devices_per_day=rules.max_devices_per_day,
+        email_keys=keys["email"],
+        phone_keys=keys["phone"],
+        first_name_keys=keys["firstName"],
+        last_name_keys=keys["lastName"],
     )
 
 

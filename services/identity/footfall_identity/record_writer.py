@@ -8,7 +8,6 @@ from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_timeline import Transition
 
-from footfall_identity.attributes import AttributeNames
 from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.identity_record import (
     IdentityMention,
@@ -27,18 +26,15 @@ Mentions = Mapping[str, Sequence[IdentityMention]]
 class RecordWriter:
     """Writes identity records. Its methods raise RequestError (UNAVAILABLE) while a store is unavailable."""
 
-    def __init__(
-        self, index: IdentityIndex, links: LinkStore, linker: Linker, *, names: AttributeNames, phone_region: str | None
-    ) -> None:
+    def __init__(self, index: IdentityIndex, links: LinkStore, linker: Linker, *, phone_region: str | None) -> None:
         self._index = index
         self._links = links
         self._linker = linker
-        self._names = names
         self._phone_region = phone_region
 
     def mention(self, event: Event, transition: Transition) -> IdentityMention:
         """Return what a SignIn or UserInfo says about the identity that it names."""
-        return IdentityMention.of(event, transition, self._names, self._phone_region)
+        return IdentityMention.of(event, transition, self._linker.policy.names, self._phone_region)
 
     async def import_past(
         self, admitted: Iterable[tuple[Event, Transition | None]], visits: Iterable[ImportedVisit]

@@ -15,6 +15,8 @@ from footfall.identity.v1.identity_service_pb2 import (
     DeleteContactRequest,
     FinishContactSyncRequest,
     GetVisitorMinutesRequest,
+    IdentityEvidence,
+    JudgeLinksRequest,
     ListContactsRequest,
     ListIdentitiesRequest,
     ListVisitorsRequest,
@@ -34,6 +36,7 @@ from footfall.identity.v1.visitor_pb2 import (
 )
 from footfall_eventlog.admitted import InvalidEventError, transition_of
 from footfall_eventlog.events import MAX_EVENTS, MAX_IDENTITY_LENGTH
+from footfall_eventlog.match_keys import RULES, MatchKey, MatchKeys, Rule, email_key, name_key, phone_key
 from footfall_eventlog.settings import MINUTE_MS
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import State, Transition, normalize_uuid
@@ -43,9 +46,10 @@ from msgspec.structs import replace
 from footfall_identity.contact_directory import ContactFilter, ContactsPosition
 from footfall_identity.contact_names import folded_words
 from footfall_identity.contact_record import CONTACT_FIELDS, ContactChange, ContactRecord, RememberedRequest
+from footfall_identity.linker import Evidence
 from footfall_identity.live_lists import Position
 from footfall_identity.live_visitors import ONLY_PRESENT, VisitorFilter
-from footfall_identity.matching import Doubt, email_key, name_key, phone_key
+from footfall_identity.matching import Doubt
 from footfall_identity.presence import Presence
 from footfall_identity.visit_codes import CODE_DIGITS
 from footfall_identity.visitor_counts import MAX_MINUTES
@@ -55,6 +59,7 @@ MAX_IDENTITIES: Final = 1_000
 MAX_TEXT_LENGTH: Final = 256
 MAX_ADDRESSES: Final = 32
 MAX_CONTACTS: Final = 1_000
+MAX_JUDGED: Final = 100
 MAX_VALUES_PER_PAGE: Final = 100
 """Generic values, each of which is counted."""
 _MAX_NUMBERS: Final = 10
@@ -124,6 +129,25 @@ def link_doubt(request: ListIdentitiesRequest) -> Doubt:
     if request.link_doubt and (request.location or request.shared_only):
         raise RequestError.invalid("link_doubt", "must not be given together with location or shared_only")
     return Doubt(request.link_doubt)
+
+
+def judged(request: JudgeLinksRequest) -> tuple[list[Rule], dict[str, Evidence]]:
+    """Return the rules to judge by, and what could link each identity."""
+    rules = [*request.rules]
+    if len({*rules}) < len(rules) or not {*rules} <= {*RULES}:
+        raise RequestError.invalid("rules", "must be EMAIL_ADDRESS, PHONE_NUMBER or NAME, each at most once")
+    if len(request.identities) > MAX_JUDGED:
+        raise RequestError.invalid("identities", f"must have at most {MAX_JUDGED} items")
+    return [*map(Rule, rules)], dict(_evidence(f"identities[{n}]", one) for n, one in enumerate(request.identities))
+
+
+def _evidence(field: str, given: IdentityEvidence) -> tuple[str, Evidence]:
+    keys = {one.attribute: MatchKey(one.assurance, "", "", one.key) for one in given.keys}
+    if not keys.keys() <= {*MatchKeys.__struct_fields__}:
+        raise RequestError.invalid(f"{field}.keys", "an attribute is not known")
+    generic = {one.key: int(one.generic_assurance) for one in given.keys if one.generic_assurance}
+    identity = _text(f"{field}.identity_id", given.identity_id, MAX_IDENTITY_LENGTH)
+    return identity, Evidence(MatchKeys(**keys), generic, given.shared)
 
 
 def contact_id(text: str) -> str:

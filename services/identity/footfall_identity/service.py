@@ -99,7 +99,7 @@ class IdentityService(IdentityServiceServicer):
             self.site_groups,
             phone_region=settings.phone_region,
             copy_name=settings.copy_name,
-            max_devices=settings.max_devices_per_day,
+            linker=linker,
         )
 
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
@@ -265,7 +265,7 @@ class IdentityService(IdentityServiceServicer):
         if doubt:
             records = await self._links.doubtful(doubt, after or "", size + 1)
         else:
-            above = self._settings.max_devices_per_day if request.shared_only else None
+            above = self._linker.policy.rules.max_devices_per_day if request.shared_only else None
             records = await self._links.page(after or "", size + 1, request.location, sites, above_devices=above)
         identities, token = await self._page(records, size, fingerprint, sites)
         response = pb.ListIdentitiesResponse(identities=identities, next_page_token=token)
@@ -285,8 +285,8 @@ class IdentityService(IdentityServiceServicer):
         return identities[:count], paging.encode(records[count - 1].identity_id, fingerprint) if more else ""
 
     def _identity(self, record: IdentityRecord) -> Identity:
-        settings = self._settings
-        return messages.identity(record, copy_name=settings.copy_name, max_devices=settings.max_devices_per_day)
+        max_devices = self._linker.policy.rules.max_devices_per_day
+        return messages.identity(record, copy_name=self._settings.copy_name, max_devices=max_devices)
 
     async def UpsertContact(self, request: pb.UpsertContactRequest, _context: Context) -> pb.UpsertContactResponse:  # noqa: N802
         """Create or replace a contact. The links it affects are decided in the background."""
@@ -569,7 +569,17 @@ class IdentityService(IdentityServiceServicer):
     async def CountLinks(self, request: pb.CountLinksRequest, _context: Context) -> pb.CountLinksResponse:  # noqa: N802
         """Count how identities are linked."""
         records = await self._links.in_force(requests.several_ids(request.identity_ids))
-        return messages.link_counts(records, max_devices=self._settings.max_devices_per_day)
+        return messages.link_counts(records, max_devices=self._linker.policy.rules.max_devices_per_day)
+
+    async def JudgeLinks(self, request: pb.JudgeLinksRequest, _context: Context) -> pb.JudgeLinksResponse:  # noqa: N802
+        """Say which contacts rules would give identities, without writing."""
+        rules, evidence = requests.judged(request)
+        results = await self._linker.judge(evidence, rules)
+        return pb.JudgeLinksResponse(
+            links=[messages.judged_link(*result) for result in results.items()],
+            rules_in_force=messages.link_rules(self._linker.policy),
+            default_rules=messages.link_rules(self._settings.link_policy),
+        )
 
     async def CreateVisitCode(  # noqa: N802
         self, request: pb.CreateVisitCodeRequest, _context: Context

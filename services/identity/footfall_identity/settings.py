@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from typing import Annotated
 
+from footfall_eventlog.attributes import USUAL_NAMES, AttributeNames
+from footfall_eventlog.devices import FEW
+from footfall_eventlog.identity_policy import MAX_DEVICES_PER_DAY, MAX_IDENTITIES_PER_VALUE, LinkPolicy, LinkRules
 from footfall_eventlog.settings import (
     AttentionFile,
     HistoryTarget,
@@ -17,10 +20,6 @@ from footfall_servicekit.values import Accepts
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
-from footfall_identity.attributes import USUAL_NAMES, AttributeNames
-from footfall_identity.devices import FEW, MAX_COUNTED
-from footfall_identity.generic_values import SharingLimits
-from footfall_identity.identity_record import RECORD_FORM
 from footfall_identity.link_store import check_url
 
 KeyNames = Annotated[str, Accepts("keys, separated by commas")]
@@ -36,14 +35,14 @@ class IdentitySettings(ReaderSettings):
     history_target: HistoryTarget
     phone_region: PhoneRegion
     email_keys: KeyNames = ",".join(USUAL_NAMES["email"])
-    """Keys of SignIn and UserInfo data, in any case, with an e-mail address. The first key that has a text is used."""
+    """Keys of SignIn and UserInfo data, in any case, with an e-mail address, if `IDENTITY_POLICY_FILE` gives none. The
+    first key that has a text is used."""
     phone_keys: KeyNames = ",".join(USUAL_NAMES["phone"])
     """Keys with a telephone number, likewise."""
     first_name_keys: KeyNames = ",".join(USUAL_NAMES["firstName"])
     """Keys with a first name, likewise."""
     last_name_keys: KeyNames = ",".join(USUAL_NAMES["lastName"])
     """Keys with a last name, likewise."""
-    # Not used: the collector applies the policy. Known, because its name begins like the settings of identity.
     identity_policy_file: IdentityPolicyFile
     attention_file: AttentionFile
     log_ack_replicas: LogAckReplicas
@@ -54,13 +53,13 @@ class IdentitySettings(ReaderSettings):
     identities that share an attribute with more than 100 others."""
     max_link_wait_ms: int = Field(default=10_000, ge=0, le=60_000)
     """How long a request to write a contact may let it wait at most."""
-    max_identities_per_value: int = Field(default=20, ge=1, le=10_000)
-    """Identities that may give the same e-mail address, telephone number or name. If more do, the value is generic, and
-    rules do not use it for links. After a change, all identities are judged again in the background. All processes need
-    the same value."""
-    max_devices_per_day: int = Field(default=20, ge=FEW, le=MAX_COUNTED - 1)
-    """Devices on which an identity may be used on a day. If it is used on more, it is `shared`, and rules link it only
-    by what a token proves. Likewise."""
+    max_identities_per_value: int = Field(default=20, ge=1, le=MAX_IDENTITIES_PER_VALUE)
+    """Identities that may give the same e-mail address, telephone number or name, where `IDENTITY_POLICY_FILE` does not
+    say it. If more do, the value is generic, and rules do not use it for links. After a change, all identities are
+    judged again in the background. All processes need the same value."""
+    max_devices_per_day: int = Field(default=20, ge=FEW, le=MAX_DEVICES_PER_DAY)
+    """Devices on which an identity may be used on a day, where `IDENTITY_POLICY_FILE` does not say it. If it is used on
+    more, it is `shared`, and rules link it only by what a token proves. Likewise."""
     watch_buffer_messages: Annotated[int, OldName("*WATCH_KEPT")] = Field(default=10_000, ge=100, le=10_000_000)
     """Messages that a process buffers for `WatchVisitors` streams, about 1,000 bytes each. A stream whose client is
     further behind is ended."""
@@ -119,21 +118,16 @@ class IdentitySettings(ReaderSettings):
             )
 
     @property
-    def sharing_limits(self) -> SharingLimits:
-        """From when on values and identities are shared too much to link by."""
-        return SharingLimits(
-            max_identities_per_value=self.max_identities_per_value,
-            max_devices_per_day=self.max_devices_per_day,
-            record_form=RECORD_FORM,
-        )
-
-    @property
-    def attribute_names(self) -> AttributeNames:
-        """What pages call the attributes that contacts are found by."""
+    def link_policy(self) -> LinkPolicy:
+        """What links contacts where IDENTITY_POLICY_FILE does not say it."""
         keys = {
             "email": self.email_keys,
             "phone": self.phone_keys,
             "firstName": self.first_name_keys,
             "lastName": self.last_name_keys,
         }
-        return AttributeNames({attribute: names.split(",") for attribute, names in keys.items()})
+        rules = LinkRules(
+            max_identities_per_value=self.max_identities_per_value, max_devices_per_day=self.max_devices_per_day
+        )
+        names = AttributeNames({attribute: names.split(",") for attribute, names in keys.items()})
+        return LinkPolicy(rules=rules, names=names)

@@ -7,7 +7,7 @@ identities, and the result does not depend on any order. After a crash the ident
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import Assurance
@@ -23,8 +23,8 @@ from footfall_identity.visitor_store import now_ms
 class GenericValues:
     """Keeps the generic values right. All methods raise RequestError (UNAVAILABLE) while MongoDB is unavailable."""
 
-    def __init__(self, links: LinkStore, max_identities: int) -> None:
-        """A value is generic if more than `max_identities` give it."""
+    def __init__(self, links: LinkStore, max_identities: Callable[[], int]) -> None:
+        """A value is generic if more identities give it than `max_identities` says at that moment."""
         self._links = links
         self._values = links.generic_values
         self._max_identities = max_identities
@@ -35,6 +35,10 @@ class GenericValues:
         It is right after `count_changed` for the identities that have changed.
         """
         return {key: value.unused_up_to for key, value in (await self._values.get(keys)).items() if value.unused_up_to}
+
+    async def allowed(self, keys: Iterable[str]) -> set[str]:
+        """Return those of these match keys that a person has allowed, however many give them."""
+        return {key for key, value in (await self._values.get(keys)).items() if value.is_allowed}
 
     async def count_changed(self, records: Iterable[IdentityRecord]) -> None:
         """Count who gives the values that these identities give since a change, or no longer give.
@@ -57,28 +61,13 @@ class GenericValues:
         pending = set(keys)
         while pending:
             known = await self._values.get(pending)  # before counting: `put` fails if it has changed since
-            counts = await self._links.count_givers(pending, self._max_identities + 1)
-            changes = [(known.get(key), self._judged(key, known.get(key), counts[key])) for key in pending]
+            most = self._max_identities()
+            counts = await self._links.count_givers(pending, most + 1)
+            changes = [(known.get(key), _judged(key, known.get(key), counts[key], most)) for key in pending]
             written = [(before, after) for before, after in changes if after != before and after is not None]
             stored = await asyncio.gather(*(self._values.put(before, after) for before, after in written))
             await self.announce(value for value in stored if value and value.is_stale)
             pending = {after.key for _, after in written}
-
-    def _judged(self, key: str, known: GenericValue | None, givers: Givers) -> GenericValue | None:
-        """Return the value as it has to be stored; None if there is nothing to store."""
-        before = known or GenericValue.new(key)
-        assurance = Assurance.NONE
-        if givers.total > self._max_identities:
-            assurance = Assurance.PROVEN if givers.proven > self._max_identities else Assurance.CLAIMED
-        now = now_ms()
-        after = replace(before, assurance=int(assurance))
-        if not (before.assurance and assurance):
-            after = replace(after, since_ms=now if assurance else 0)
-        if not givers.total:  # no identity is left for which it was decided
-            after = replace(after, is_allowed=False, actor="", decide_ms=0)
-        if after.unused_up_to != before.unused_up_to:
-            after = replace(after, is_stale=True, update_ms=now)
-        return known if after == before else after
 
     async def decide(self, value_id: str, actor: str, *, is_allowed: bool) -> GenericValue:
         """Let rules use a value although it is generic, or no longer. The same decision again changes nothing.
@@ -112,3 +101,20 @@ class GenericValues:
         stale = await self._values.stale(size, before_ms)
         await self.announce(stale)
         return bool(stale)
+
+
+def _judged(key: str, known: GenericValue | None, givers: Givers, most: int) -> GenericValue | None:
+    """Return the value as it has to be stored, if `most` may give it; None if there is nothing to store."""
+    before = known or GenericValue.new(key)
+    assurance = Assurance.NONE
+    if givers.total > most:
+        assurance = Assurance.PROVEN if givers.proven > most else Assurance.CLAIMED
+    now = now_ms()
+    after = replace(before, assurance=int(assurance))
+    if not (before.assurance and assurance):
+        after = replace(after, since_ms=now if assurance else 0)
+    if not givers.total:  # no identity is left for which it was decided
+        after = replace(after, is_allowed=False, actor="", decide_ms=0)
+    if after.unused_up_to != before.unused_up_to:
+        after = replace(after, is_stale=True, update_ms=now)
+    return known if after == before else after

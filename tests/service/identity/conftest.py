@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from footfall_eventlog.identity_policy import LinkPolicy
 from footfall_identity.contact_record import RequestMemory
 from footfall_identity.contact_writer import ContactWriter
 from footfall_identity.erasure import Eraser
-from footfall_identity.generic_values import SharingLimits
 from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
@@ -23,7 +23,7 @@ from footfall_identity.visitor_store import VisitorStore
 
 from tests.conftest import REDIS_DATABASES
 from tests.tools.contacts import Contacts
-from tests.tools.identity import ATTRIBUTE_NAMES, ERASURE_KEY, IDLE_MS, KEEP_MS, LEAVE_MS, PARTITIONS, SHORT_MS
+from tests.tools.identity import ERASURE_KEY, IDLE_MS, KEEP_MS, LEAVE_MS, PARTITIONS, SHORT_MS
 from tests.tools.process import Running, running_service
 
 # Long, because these tests may share a machine with a load run.
@@ -82,7 +82,7 @@ async def links(mongo_url: str, mongo_database: str, notices: VisitorNotices) ->
 @pytest.fixture
 def linker(links: LinkStore) -> Linker:
     """The linker of this test."""
-    return Linker(links, SharingLimits())
+    return Linker(links, LinkPolicy())
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def writer(partitions: Partitions, store: VisitorStore, links: LinkStore, linker
 
 def record_writer(partitions: Partitions, store: VisitorStore, links: LinkStore, linker: Linker) -> RecordWriter:
     """Return a writer of identity records."""
-    return RecordWriter(IdentityIndex(partitions, store), links, linker, names=ATTRIBUTE_NAMES, phone_region="DE")
+    return RecordWriter(IdentityIndex(partitions, store), links, linker, phone_region="DE")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from footfall_identity.contact_record import ContactRecord, with_match_keys, wit
 from footfall_identity.customers import Customers
 from footfall_identity.identity_record import Association, IdentityRecord, SiteAssociation
 from footfall_identity.link_store import LinkStore
+from footfall_identity.linker import Linker
 from footfall_identity.partitions import Partitions
 from footfall_identity.visit_codes import VisitCodes
 from footfall_identity.visitor_store import VisitorStore
@@ -26,7 +27,7 @@ Make = Callable[..., Customers]
 
 
 @pytest.fixture
-def make(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Make:
+def make(partitions: Partitions, store: VisitorStore, links: LinkStore, linker: Linker) -> Make:
     """Answers about customers; keywords replace a part."""
 
     def make(
@@ -43,7 +44,7 @@ def make(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Make:
             SiteGroups(),
             phone_region=None,
             copy_name=False,
-            max_devices=20,
+            linker=linker,
         )
 
     return make

@@ -8,15 +8,14 @@ from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1 import contact_pb2
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall_eventlog.admitted import transition_of
+from footfall_identity import link_store
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
-from footfall_identity.generic_values import SharingLimits
-from footfall_identity.identity_record import RECORD_FORM
+from footfall_identity.judge import Judge
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.matching import Doubt
 from footfall_identity.record_writer import RecordWriter
-from footfall_identity.sharing_check import apply_limits
 from footfall_servicekit.errors import details_of
 from msgspec.structs import replace
 
@@ -74,17 +73,21 @@ async def test_a_doubt_lasts_until_somebody_decides_or_the_identity_is_erased(
 
 
 @pytest.mark.usefixtures("doubts")
-async def test_doubts_of_an_earlier_version_are_found(links: LinkStore, linker: Linker) -> None:
-    limits = SharingLimits(record_form=RECORD_FORM)
-    await apply_limits(links, linker, SharingLimits())
+async def test_doubts_of_an_earlier_version_are_found(
+    links: LinkStore, linker: Linker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge(links, linker)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(link_store, "RECORD_FORM", 0)
+        await judge.apply()
     people = [*TWINS, NAMED, LIKE]
     await links.change(dict.fromkeys(people, lambda record: replace(record, doubt="")))
     assert await ids(links, Doubt.AMBIGUOUS) == []
-    await apply_limits(links, linker, limits)
+    await judge.apply()
     assert await ids(links, Doubt.AMBIGUOUS) == TWINS
     assert await ids(links, Doubt.RECOGNIZED_ONLY) == [LIKE]
     assert await ids(links, Doubt.BY_NAME) == [NAMED]
-    assert await links.sharing_limits() == limits
+    assert (await links.link_rules())[0] == linker.policy.rules
 
 
 @pytest.mark.usefixtures("doubts")

@@ -15,20 +15,22 @@ from footfall.event.v1.event_pb2 import ASSURANCE_CLAIMED, Event
 from footfall.identity.v1 import contact_pb2
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall_eventlog.admitted import transition_of
+from footfall_eventlog.identity_policy import LinkPolicy, LinkRules
+from footfall_eventlog.match_keys import Rule
 from footfall_identity import metrics
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
-from footfall_identity.generic_values import GenericValue, SharingLimits
+from footfall_identity.generic_values import GenericValue
 from footfall_identity.identity_record import IdentityRecord
+from footfall_identity.judge import Judge, update_metrics
 from footfall_identity.link_decisions import manual_decisions
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
-from footfall_identity.matching import Rule, Sharing, Status, UnusedReason, match_contact
+from footfall_identity.matching import Sharing, Status, UnusedReason, match_contact
 from footfall_identity.partitions import Partitions
 from footfall_identity.record_writer import RecordWriter
 from footfall_identity.relinking import Relinker
 from footfall_identity.sharing import GenericValues
-from footfall_identity.sharing_check import apply_limits, update_metrics
 from footfall_identity.visitor_notices import VisitorNotices
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
@@ -46,7 +48,7 @@ from tests.tools.visits import now_ms
 ORDERS = int(os.environ.get("FOOTFALL_ORDERS", "3"))
 """Orders in which 1,000 identities give the same number."""
 NUMBER, KEY = "030 1234567", "phone:+49301234567"
-LIMITS = SharingLimits(max_identities_per_value=3, max_devices_per_day=3)
+LIMITS = LinkRules(max_identities_per_value=3, max_devices_per_day=3)
 PHONE = ((Rule.PHONE_NUMBER, UnusedReason.GENERIC_VALUE),)
 
 Decided = tuple[Status, Rule, str, tuple[str, ...], tuple[tuple[Rule, UnusedReason], ...]]
@@ -59,7 +61,7 @@ GENERIC: Decided = (Status.UNLINKED, Rule.NONE, "", (), PHONE)
 
 @pytest.fixture
 def linker(links: LinkStore) -> Linker:
-    return Linker(links, LIMITS)
+    return Linker(links, LinkPolicy(rules=LIMITS))
 
 
 class Site:
@@ -181,7 +183,7 @@ async def test_metrics_count_what_is_shared_too_much(site: Site) -> None:
     await site.arrive(*(sign_in("kiosk", device=new_id()) for _ in range(4)))
 
     async def shown() -> tuple[float, float]:
-        await update_metrics(site.links, LIMITS)
+        await update_metrics(site.links, site.linker)
         return metrics.GENERIC_VALUES._value.get(), metrics.SHARED_IDENTITIES._value.get()
 
     assert await shown() == (1, 1)
@@ -273,14 +275,14 @@ async def test_other_limits_and_records_of_an_earlier_version_are_judged_again(s
     await site.links.change(dict.fromkeys(proving, as_before))
     for value in await site.links.generic_values.page("", 10):
         await site.links.generic_values.put(value, replace(value, assurance=0, is_stale=False))
-    await apply_limits(site.links, site.linker, LIMITS)
+    await Judge(site.links, site.linker).apply()
     found = await site.finished(*proving, "kiosk")
     shared = ((Rule.EMAIL_ADDRESS, UnusedReason.SHARED_IDENTITY),)
     assert found == dict.fromkeys(proving, GENERIC) | {"kiosk": (Status.UNLINKED, Rule.NONE, "", (), shared)}
-    assert await site.links.sharing_limits() == LIMITS
-    higher = SharingLimits(max_identities_per_value=4, max_devices_per_day=4)
-    other = Linker(site.links, higher)
-    await apply_limits(site.links, other, higher)
+    assert (await site.links.link_rules())[0] == LIMITS
+    higher = LinkRules(max_identities_per_value=4, max_devices_per_day=4)
+    other = Linker(site.links, LinkPolicy(rules=higher))
+    await Judge(site.links, other).apply()
     await Relinker(site.links, other, wait_ms=0, max_wait_ms=0).finish()
     by_address = (Status.LINKED, Rule.EMAIL_ADDRESS, "c2", (), ())
     assert await decided(site.links, [*proving, "kiosk"]) == dict.fromkeys(proving, LINKED) | {"kiosk": by_address}
@@ -326,7 +328,7 @@ def facts(chance: random.Random, people: int) -> Facts:
     return Facts(names, events, [*stored, contact("contact x", numbers[1])])
 
 
-async def assert_right(site: Site, limits: SharingLimits, people: list[str]) -> None:
+async def assert_right(site: Site, limits: LinkRules, people: list[str]) -> None:
     """Assert that the links follow from the records as they are now, by the rules alone."""
     records = (await site.links.get(people)).values()
     given = Counter(key for record in records for key in record.keys)
@@ -354,7 +356,7 @@ async def assert_right(site: Site, limits: SharingLimits, people: list[str]) -> 
         )
 
 
-NewSite = Callable[[SharingLimits], Awaitable[Site]]
+NewSite = Callable[[LinkRules], Awaitable[Site]]
 
 
 @pytest.fixture
@@ -364,12 +366,12 @@ async def new_site(
     """Make an identity service with an empty database."""
     opened: list[LinkStore] = []
 
-    async def make(limits: SharingLimits) -> Site:
+    async def make(limits: LinkRules) -> Site:
         database = f"test_{uuid.uuid4().hex}"
         links = LinkStore(mongo_url, database, timeout_ms=TIMEOUT_MS, erasure_secret=ERASURE_KEY, notices=notices)
         opened.append(links)
         await links.prepare()
-        linker = Linker(links, limits)
+        linker = Linker(links, LinkPolicy(rules=limits))
         return Site(links, linker, record_writer(partitions, store, links, linker))
 
     yield make
@@ -393,7 +395,7 @@ async def arrive_in_any_order(site: Site, chance: random.Random, of: Facts, *, a
     await asyncio.gather(*(process() for _ in range(tasks)))
 
 
-async def outcomes(new_site: NewSite, of: Facts, limits: SharingLimits, orders: int, **how: int) -> list[Any]:
+async def outcomes(new_site: NewSite, of: Facts, limits: LinkRules, orders: int, **how: int) -> list[Any]:
     """The decisions after each of several orders, without repetitions."""
     different: list[Any] = []
     for seed in range(orders):
@@ -407,7 +409,7 @@ async def outcomes(new_site: NewSite, of: Facts, limits: SharingLimits, orders: 
 
 @pytest.mark.parametrize("seed", [0, further(1)])
 async def test_the_decisions_depend_on_the_facts_and_not_on_their_order(new_site: NewSite, seed: int) -> None:
-    limits = SharingLimits(max_identities_per_value=5, max_devices_per_day=2)
+    limits = LinkRules(max_identities_per_value=5, max_devices_per_day=2)
     of = facts(random.Random(seed), 32)  # noqa: S311
     [found] = await outcomes(new_site, of, limits, 3, at_a_time=4, tasks=3)
     reasons = {reason for *_, unused in found.values() for _, reason in unused}
@@ -423,9 +425,9 @@ async def test_a_number_of_1000_identities_links_none_of_them_in_any_order(new_s
     at_ms = now_ms() - 1_000_000
     events = [sign_in(person, at_ms + place, phone=NUMBER) for place, person in enumerate(people)]
     of = Facts(people, events, [contact()])
-    found = await outcomes(new_site, of, SharingLimits(), ORDERS, at_a_time=100, tasks=2)
+    found = await outcomes(new_site, of, LinkRules(), ORDERS, at_a_time=100, tasks=2)
     assert found == [dict.fromkeys(people, GENERIC)]
-    site = await new_site(SharingLimits())
+    site = await new_site(LinkRules())
     await arrive_in_any_order(site, random.Random(0), of, at_a_time=100, tasks=2)  # noqa: S311
     await site.relinker.finish()
     [value] = await site.links.generic_values.page("", 10)

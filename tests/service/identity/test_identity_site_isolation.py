@@ -9,10 +9,11 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall_eventlog.match_keys import MatchKey, Rule
 from footfall_identity.identity_record import Decision, IdentityRecord, erased, restricted_to_sites
 from footfall_identity.link_store import LinkStore
 from footfall_identity.log_consumers import RecordConsumer
-from footfall_identity.matching import MatchKey, Rule, Status
+from footfall_identity.matching import Status
 from footfall_identity.visitor_store import VisitorStore
 from footfall_timeline import scoped_visit_id
 from msgspec.structs import replace

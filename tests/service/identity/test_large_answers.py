@@ -6,9 +6,10 @@ import grpc
 import pytest
 from footfall.identity.v1 import contact_pb2
 from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall_eventlog.match_keys import Rule
 from footfall_identity.identity_record import Decision, IdentityRecord, ProfileValue
 from footfall_identity.link_store import LinkStore
-from footfall_identity.matching import Rule, Status
+from footfall_identity.matching import Status
 from footfall_servicekit.errors import details_of
 
 from tests.tools.identity import admitted, new_id

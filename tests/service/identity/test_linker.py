@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from footfall_eventlog.match_keys import Rule
 from footfall_identity import relinking
 from footfall_identity.contact_record import ContactChange, ContactRecord
 from footfall_identity.erasure import Eraser
@@ -14,7 +15,7 @@ from footfall_identity.link_decisions import manual_decisions
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.log_consumers import RecordConsumer
-from footfall_identity.matching import MAX_CANDIDATES, Rule, Status, match_contact
+from footfall_identity.matching import MAX_CANDIDATES, Status, match_contact
 from footfall_identity.relink_store import Cohort
 from footfall_identity.relinking import Relinker
 from footfall_servicekit.errors import RequestError

@@ -7,6 +7,7 @@ import sqlite3
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from footfall_timeline import LaterVersionError
 
 from footfall_history.arguments import moment, rate
 from footfall_history.policies.page import to_html
-from footfall_history.policies.report import MAX_LISTED, summary, to_json
+from footfall_history.policies.report import MAX_JUDGED, MAX_LISTED, MOST_JUDGED, summary, to_json
 from footfall_history.policies.running import Trial, try_policy
 from footfall_history.policies.simulator import Counts, Range
 from footfall_history.settings import HistorySettings
@@ -81,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
         "--largest", type=_count, default=100, metavar="COUNT", help="identities of each kind of change (default: 100)"
     )
     simulate.add_argument(
+        "--links",
+        type=partial(_count, most=MOST_JUDGED),
+        default=MAX_JUDGED,
+        metavar="COUNT",
+        help=f"identities whose links to contacts are compared at most (default: {MAX_JUDGED})",
+    )
+    simulate.add_argument(
         "--rate", type=rate, metavar="VISITS", help="visits per second at most; half of the time it always pauses"
     )
     simulate.add_argument(
@@ -94,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) <= MAX_LISTED):
-        raise argparse.ArgumentTypeError(f"must be 0 to {MAX_LISTED:,}")
+def _count(text: str, most: int = MAX_LISTED) -> int:
+    if not (text.isdecimal() and int(text) <= most):
+        raise argparse.ArgumentTypeError(f"must be 0 to {most:,}")
     return int(text)
 
 
@@ -117,7 +125,7 @@ def _simulate(policy: IdentityPolicy, options: argparse.Namespace) -> int:
     logs.configure("history", "critical")  # errors are written to standard error instead
     to_ms = time.time_ns() // 1_000_000 if options.to_ms is None else options.to_ms
     visits = Range(options.from_ms, to_ms, options.sites)
-    trial = Trial(policy, visits, options.examples, options.largest, options.rate)
+    trial = Trial(policy, visits, options.examples, options.largest, options.rate, options.links)
     try:
         report = asyncio.run(try_policy(settings, trial, _Progress().report))
         for file, content in ((options.json, to_json), (options.html, to_html)):

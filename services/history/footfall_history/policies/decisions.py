@@ -17,7 +17,7 @@ from footfall_history.storage import event_time_ms
 EVENT_FIELDS: Final = (
     *("visit_id", "event_id", "order_key", "site", "event_name", "data_json", "proven_json", "token_id", "transition"),
     *("assurance", "names_identity_id", "ignored_reason", "ignored_keys", "policy_version", "erased", "imported"),
-    "assurance_reason",
+    *("assurance_reason", "global_visit_id"),
 )
 """The fields of an event that a decision depends on."""
 

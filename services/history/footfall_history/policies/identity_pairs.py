@@ -1,17 +1,14 @@
 """Counts which identity each event named before and which it names now, in a temporary database on disk.
 
-There may be as many identities as events, and identities that merge or split are known only at the end. So memory holds
-a page cache of fixed size. SQLite keeps the database in a file without a name: nothing is left on disk when the process
-ends, also when it is killed.
+There may be as many identities as events, and identities that merge or split are known only at the end.
 """
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, Self
 
 from footfall_history.policies.comparison import Pair
+from footfall_history.policies.temporary_database import temporary_database
 
-_CACHE_KIB: Final = 16_384
 _PARTS: Final = 10
 """Parts of one identity that are listed, those with the most events."""
 
@@ -78,10 +75,7 @@ class IdentityPairs:
     """The pairs of all visits. Call `prepare` after the last `add` and before the queries."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
-        for pragma in (f"cache_size = -{_CACHE_KIB}", "journal_mode = OFF", "synchronous = OFF", "temp_store = FILE"):
-            self._database.execute(f"PRAGMA {pragma}")
-        self._database.execute(_SCHEMA)
+        self._database = temporary_database(_SCHEMA)
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from footfall_history.policies.report import EventExplanation, IdentityChanges, Report, VisitExample
+from footfall_history.policies.report import (
+    EventExplanation,
+    IdentityChanges,
+    Links,
+    LinkSide,
+    Report,
+    VisitExample,
+)
 
 _STYLE: Final = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1a1a1a; }
@@ -31,6 +38,11 @@ _REASONS: Final = {
     "placeholder": "ignored: placeholder",
     "template": "ignored: unfilled template",
     "empty_hash": "ignored: hash of an empty text",
+}
+_LINK_REASONS: Final = {
+    "evidence": "other values are evidence",
+    "sharing": "a value or the identity is shared too much, or no longer",
+    "rules": "other rules",
 }
 _DOUBTS: Final = {
     "erased": "The content of the event has been erased; its decision is kept.",
@@ -66,6 +78,7 @@ def to_html(report: Report) -> bytes:
         *_visits(report),
         *_decisions(report),
         *_identities(report),
+        *_links(report.links),
         "<h2>Examples</h2>",
         _paragraph("For each event: what it does by the stored decisions, and under the policy. Changes are marked."),
         *(_example(example) for example in report.examples),
@@ -136,6 +149,54 @@ def _identity_table(changes: IdentityChanges, about: str) -> str:
         ]
         rows.append((_name(one.identity_id), one.events, parts))
     return _table(("identity", "events", about), rows)
+
+
+def _links(links: Links | None) -> Iterable[str]:
+    yield "<h2>Links to contacts</h2>"
+    if links is None:
+        yield _paragraph("Not compared, because identity did not answer.", "note")
+        return
+    orders = [", then ".join(rules) or "none" for rules in (links.rules_before, links.rules_after)]
+    yield _paragraph(
+        f"Rules in force (version {links.version_in_force}): {orders[0]}. Rules of the policy: {orders[1]}. "
+        f"{links.identities:,} identities are named, of which {links.not_compared:,} are not compared."
+    )
+    yield _table(
+        ("before", "now", "why", "identities"),
+        [
+            (
+                _decided(one.before_status, one.before_rule),
+                _decided(one.after_status, one.after_rule),
+                _LINK_REASONS[one.reason],
+                one.identities,
+            )
+            for one in links.outcomes
+        ],
+    )
+    for title, changes in (
+        ("Links made", links.made),
+        ("Links undone", links.undone),
+        ("Links to another contact", links.moved),
+    ):
+        yield f"<h3>{title}: {changes.total:,}</h3>"
+        if changes.examples:
+            rows = [
+                (_name(one.identity_id), _link(one.before), _link(one.after), _LINK_REASONS[one.reason])
+                for one in changes.examples
+            ]
+            yield _table(("identity", "before", "now", "why"), rows)
+        if changes.total > len(changes.examples):
+            yield _paragraph(f"{changes.total - len(changes.examples):,} more are not listed.", "note")
+
+
+def _decided(status: str, rule: str) -> str:
+    return f"{status} by {rule}" if rule else status
+
+
+def _link(side: LinkSide) -> list[str]:
+    contact = f" to “{side.contact_id}”" if side.contact_id else ""
+    candidates = f", {side.candidates:,} contacts match" if side.candidates else ""
+    return [f"{_decided(side.status, side.rule)}{contact}{candidates}", *(f"not used: {one}" for one in side.unused)]
 
 
 def _example(example: VisitExample) -> str:

@@ -9,16 +9,20 @@ from msgspec import Meta
 
 Count = Annotated[int, Meta(ge=0)]
 Moment = Annotated[str, Meta(description="Time in UTC, in the form of ISO 8601.")]
+LinkStatus = Annotated[str, Meta(pattern="^(linked|ambiguous|unlinked)$")]
+LinkReason = Annotated[str, Meta(pattern="^(evidence|sharing|rules)$")]
 StateName = Annotated[str, Meta(pattern="^(ANONYMOUS|RECOGNIZED|AUTHENTICATED)$")]
 
 MAX_LISTED: Final = 1_000
 """Largest number of examples, and of identities, of each kind of change: memory holds them."""
+MAX_JUDGED: Final = 100_000
+"""Identities whose links are compared, by default: each costs identity two lookups."""
+MOST_JUDGED: Final = 1_000_000
 NOT_SIMULATED: Final = (
-    "Links to contacts: the contacts are not read. `evidence` counts the attributes that become, or no longer are, "
-    "evidence for a link, and `identities` shows whose events come to another identity.",
     "Events that the collector rejected when they arrived, because they named no user: they are not stored.",
-    "Rules of the policy other than `user_id_keys`, `placeholders` and `persons`.",
-    "Identities of visits that began before or after the time of this report.",
+    "Who is staff under the policy.",
+    "What visits that began before or after the time of this report say of identities. Links are compared by what the "
+    "visits of this report say, on both sides.",
 )
 
 
@@ -114,6 +118,72 @@ class Identities(msgspec.Struct):
     new: IdentityChanges
 
 
+class LinkSide(msgspec.Struct):
+    """Whether an identity is linked to a contact, and by which rule.
+
+    `rule`: `email_address`, `phone_number`, `name`, `manual`, or empty: no rule finds a contact. `candidates`: how many
+    contacts match, if several do. `unused`: rules that would have decided, and why not (`phone_number: generic_value`).
+    A report about some sites has neither of these two.
+    """
+
+    status: LinkStatus
+    rule: str
+    contact_id: str
+    candidates: Count
+    unused: list[str]
+
+
+class LinkChange(msgspec.Struct):
+    """An identity whose contact changes, and why.
+
+    - `evidence`: other values are evidence for a link.
+    - `sharing`: a value is given by too many identities, or the identity is used on too many devices, or no longer.
+    - `rules`: the same evidence, but other rules.
+    """
+
+    identity_id: str
+    reason: LinkReason
+    before: LinkSide
+    after: LinkSide
+
+
+class LinkChanges(msgspec.Struct):
+    """How many identities change in one way, and some of them, chosen evenly."""
+
+    total: Count
+    examples: list[LinkChange]
+
+
+class LinkOutcome(msgspec.Struct):
+    """How many identities are decided so before, and so under the policy, with the reason. Only those that change."""
+
+    before_status: LinkStatus
+    before_rule: str
+    after_status: LinkStatus
+    after_rule: str
+    reason: LinkReason
+    identities: Count
+
+
+class Links(msgspec.Struct, kw_only=True):
+    """The links of identities to contacts that the rules in force make of these visits, and those under the policy.
+
+    - `made`: identities that are linked to a contact only under the policy.
+    - `undone`: only before.
+    - `moved`: to another contact.
+    """
+
+    version_in_force: Annotated[str, Meta(description="Version of the policy that identity has in force.")]
+    rules_before: Annotated[list[str], Meta(description="The rules in force, in the order in which they are tried.")]
+    rules_after: Annotated[list[str], Meta(description="Those of the policy.")]
+    identities: Annotated[Count, Meta(description="Identities that events of these visits name, on either side.")]
+    not_compared: Annotated[Count, Meta(description="Identities beyond the limit, which are not compared.")]
+    made: LinkChanges
+    undone: LinkChanges
+    moved: LinkChanges
+    outcomes: list[LinkOutcome]
+
+
 class EventExplanation(msgspec.Struct):
     """What an event does, and who the visitor is after it.
 
@@ -190,6 +260,7 @@ class Report(msgspec.Struct, kw_only=True):
     decisions: list[DecisionCount]
     evidence: list[EvidenceCount]
     identities: Identities
+    links: Annotated[Links | None, Meta(description="Links to contacts; null: identity did not answer.")]
     examples: Annotated[list[VisitExample], Meta(description="Changed visits, chosen evenly, of each kind of change.")]
     doubts: Doubts
     not_simulated: Annotated[list[str], Meta(description="What this report does not show.")]
@@ -223,6 +294,7 @@ def summary(report: Report) -> str:
         f"{identities.merged.total:,} merge others, {identities.split.total:,} split, "
         f"{identities.renamed.total:,} get another name, {identities.vanished.total:,} vanish, "
         f"{identities.new.total:,} are new.",
+        _link_summary(report.links),
     ]
     lines += [
         f"{one.before} -> {one.after}: {one.events:,} events" for one in report.decisions if one.before != one.after
@@ -232,3 +304,13 @@ def summary(report: Report) -> str:
     if uncertain := sum(msgspec.structs.astuple(report.doubts)):
         lines.append(f"Not certain: {uncertain:,} decisions.")
     return "".join(f"{line}\n" for text in lines for line in textwrap.wrap(text, 110))
+
+
+def _link_summary(links: Links | None) -> str:
+    if links is None:
+        return "Links to contacts: not compared, because identity does not answer at IDENTITY_TARGET."
+    not_compared = f" {links.not_compared:,} identities are not compared." if links.not_compared else ""
+    return (
+        f"Links to contacts: {links.made.total:,} made, {links.undone.total:,} undone, {links.moved.total:,} to "
+        f"another contact.{not_compared}"
+    )

@@ -22,6 +22,7 @@ from footfall_history.policies import report as form
 from footfall_history.policies.comparison import MAX_PAIRS, OTHER_USER, VisitChange, VisitComparison
 from footfall_history.policies.decisions import ERASED, EVENT_FIELDS, JudgedEvent, judge
 from footfall_history.policies.identity_pairs import CHANGES, IdentityPairs
+from footfall_history.policies.link_evidence import LinkEvidence
 from footfall_history.storage import Document, Store, Tombstones, Visit, event_time_ms, events_of_visits
 
 VISIT_FIELDS: Final = (
@@ -120,13 +121,18 @@ class Simulator:
         policy: IdentityPolicy,
         signing_sites: Container[str],
         *,
+        evidence: LinkEvidence | None = None,
         max_transitions: int,
         max_examples: int,
     ) -> None:
-        """`signing_sites`: where only a valid token authenticates. `max_examples`: of each kind of change."""
+        """`signing_sites`: where only a valid token authenticates. `max_examples`: of each kind of change.
+
+        `evidence` gets what links identities to contacts.
+        """
         self._store = store
         self._tombstones = tombstones
         self._pairs = pairs
+        self._evidence = evidence
         self._policy = policy
         self._signing_sites = signing_sites
         self._max_transitions = max_transitions
@@ -179,7 +185,10 @@ class Simulator:
         """The events of these visits that identify, judged. Those of one visit come together, by order key."""
         async for documents in events_of_visits(self._store, visits, _IDENTIFYING, EVENT_FIELDS, _EVENTS_PER_READ):
             events = [(one["visit_id"], judge(one, self._policy.of_site, self._signing_sites)) for one in documents]
-            yield await self._with_erasures(events)
+            events = await self._with_erasures(events)
+            if self._evidence:
+                self._evidence.add(zip(documents, (judged for _, judged in events), strict=True))
+            yield events
 
     async def _with_erasures(self, events: list[tuple[str, JudgedEvent]]) -> list[tuple[str, JudgedEvent]]:
         """The events, where those that name an erased person only under the policy are erased as it would be then."""
@@ -229,8 +238,8 @@ class Simulator:
             counts.changes[comparison.change] += 1
             self._examples.offer(comparison, document)
 
-    def report(self, visits: Range, largest: int) -> form.Report:
-        """The report, with the `largest` identities of each kind of change."""
+    def report(self, visits: Range, largest: int, links: form.Links | None = None) -> form.Report:
+        """The report, with the `largest` identities of each kind of change, and what was found of links."""
         counts = self.counts
         self._pairs.prepare()
         identities_before, identities_after = self._pairs.counts()
@@ -261,6 +270,7 @@ class Simulator:
             identities=form.Identities(
                 identities_before, identities_after, **{kind: self._identities(kind, largest) for kind in CHANGES}
             ),
+            links=links,
             examples=self._examples.chosen(),
             doubts=form.Doubts(**counts.doubts),
             not_simulated=[*form.NOT_SIMULATED],

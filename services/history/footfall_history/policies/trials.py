@@ -17,7 +17,7 @@ from footfall_eventlog.events import USER_ID_KEYS
 from footfall_eventlog.identity_policy import IdentityPolicy, IdentityPolicyError
 from footfall_servicekit.errors import RequestError
 
-from footfall_history.policies.report import MAX_LISTED
+from footfall_history.policies.report import MAX_JUDGED, MAX_LISTED, MOST_JUDGED
 from footfall_history.queries import time_ms
 
 UNAVAILABLE_CODE: Final = 75
@@ -39,6 +39,7 @@ class Order(msgspec.Struct):
     max_examples: int
     max_identities: int
     rate: float
+    max_judged: int
 
 
 class Progress(msgspec.Struct):
@@ -132,11 +133,12 @@ def _order(request: pb.SimulatePolicyRequest, sites: Sequence[str]) -> Order:
         _count(request, "max_examples", 5),
         _count(request, "max_identities", 100),
         request.visits_per_second,
+        _count(request, "max_judged_identities", MAX_JUDGED, MOST_JUDGED),
     )
 
 
-def _count(request: pb.SimulatePolicyRequest, field: str, default: int) -> int:
+def _count(request: pb.SimulatePolicyRequest, field: str, default: int, most: int = MAX_LISTED) -> int:
     count: int = getattr(request, field)
     if count < 0:
         raise RequestError.invalid(field, "must not be negative")
-    return min(count or default, MAX_LISTED)
+    return min(count or default, most)

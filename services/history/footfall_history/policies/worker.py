@@ -49,7 +49,7 @@ def main() -> int:
     logs.configure("history", "critical")
     policy = IdentityPolicy.parse(order.policy, "policy", order.user_id_keys)
     visits = Range(order.from_ms, order.to_ms, order.sites)
-    trial = Trial(policy, visits, order.max_examples, order.max_identities, order.rate or None)
+    trial = Trial(policy, visits, order.max_examples, order.max_identities, order.rate or None, order.max_judged)
     try:
         report = asyncio.run(try_policy(settings, trial, _Teller().tell))
     except (*TRANSIENT_STORE_ERRORS, TimeoutError, LaterVersionError):

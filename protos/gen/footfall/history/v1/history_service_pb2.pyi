@@ -1521,6 +1521,7 @@ class SimulatePolicyRequest(_message.Message):
     MAX_EXAMPLES_FIELD_NUMBER: _builtins.int
     MAX_IDENTITIES_FIELD_NUMBER: _builtins.int
     VISITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MAX_JUDGED_IDENTITIES_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """The policy, as the text of an IDENTITY_POLICY_FILE. Required."""
@@ -1530,6 +1531,10 @@ class SimulatePolicyRequest(_message.Message):
     """At most so many identities of each kind of change. 0 means 100. More than 1,000 means 1,000."""
     visits_per_second: _builtins.float
     """At most so many visits a second, beside the pauses. 0: no limit."""
+    max_judged_identities: _builtins.int
+    """At most so many identities whose links to contacts are compared, chosen evenly. 0 means 100,000. More than 1,000,000
+    means 1,000,000.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Only visits that began at or after this time. Absent: from the first one on."""
@@ -1556,11 +1561,12 @@ class SimulatePolicyRequest(_message.Message):
         max_examples: _builtins.int = ...,
         max_identities: _builtins.int = ...,
         visits_per_second: _builtins.float = ...,
+        max_judged_identities: _builtins.int = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "max_examples", b"max_examples", "max_identities", b"max_identities", "policy", b"policy", "sites", b"sites", "start_time", b"start_time", "user_id_keys", b"user_id_keys", "visits_per_second", b"visits_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "max_examples", b"max_examples", "max_identities", b"max_identities", "max_judged_identities", b"max_judged_identities", "policy", b"policy", "sites", b"sites", "start_time", b"start_time", "user_id_keys", b"user_id_keys", "visits_per_second", b"visits_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -88,8 +88,9 @@ class _LinkRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkRule.Val
     """A person decided: LinkContact or UnlinkContact. Comes before all rules."""
 
 class LinkRule(_LinkRule, metaclass=_LinkRuleEnumTypeWrapper):
-    """What decided about a link. Rules are tried in the order of their numbers; the first that matches any contact
-    decides. Once a token has proven anything about an identity, rules use proven attributes only.
+    """What decided about a link. Rules are tried in the order of their numbers, unless the identity policy says another one;
+    the first that matches any contact decides. Once a token has proven anything about an identity, rules use proven
+    attributes only.
     """
 
 LINK_RULE_UNSPECIFIED: LinkRule.ValueType  # 0
@@ -373,6 +374,7 @@ class ContactLink(_message.Message):
     LAST_TIME_FIELD_NUMBER: _builtins.int
     IS_DERIVED_FIELD_NUMBER: _builtins.int
     UNUSED_EVIDENCE_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """The identity."""
     contact_id: _builtins.str
@@ -396,6 +398,10 @@ class ContactLink(_message.Message):
     is_derived: _builtins.bool
     """The decision of a person was made under another name of the person (RenameIdentity), or about a contact that leads
     to this one (MergeContacts). Only with LINK_RULE_MANUAL.
+    """
+    policy_version: _builtins.str
+    """Version of the identity policy by which a rule came to this decision first. Empty for a decision of a person, and of
+    early versions.
     """
     @_builtins.property
     def candidate_contact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -446,10 +452,11 @@ class ContactLink(_message.Message):
         last_time: _timestamp_pb2.Timestamp | None = ...,
         is_derived: _builtins.bool = ...,
         unused_evidence: _abc.Iterable[Global___LinkEvidence] | None = ...,
+        policy_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "last_time", b"last_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "assurance", b"assurance", "candidate_contact_ids", b"candidate_contact_ids", "candidate_count", b"candidate_count", "contact_id", b"contact_id", "count", b"count", "create_time", b"create_time", "end_time", b"end_time", "evidence", b"evidence", "identity_id", b"identity_id", "is_derived", b"is_derived", "last_time", b"last_time", "rule", b"rule", "status", b"status", "unused_evidence", b"unused_evidence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "assurance", b"assurance", "candidate_contact_ids", b"candidate_contact_ids", "candidate_count", b"candidate_count", "contact_id", b"contact_id", "count", b"count", "create_time", b"create_time", "end_time", b"end_time", "evidence", b"evidence", "identity_id", b"identity_id", "is_derived", b"is_derived", "last_time", b"last_time", "policy_version", b"policy_version", "rule", b"rule", "status", b"status", "unused_evidence", b"unused_evidence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

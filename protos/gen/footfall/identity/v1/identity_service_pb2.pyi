@@ -2140,6 +2140,202 @@ class CountLinksResponse(_message.Message):
 Global___CountLinksResponse: _TypeAlias = CountLinksResponse  # noqa: Y015
 
 @_typing.final
+class JudgeLinksRequest(_message.Message):
+    """Which identities to judge, and by which rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    IDENTITIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_contact_pb2.LinkRule.ValueType]:
+        """The rules in the order in which they are tried: EMAIL_ADDRESS, PHONE_NUMBER, NAME, each at most once."""
+
+    @_builtins.property
+    def identities(self) -> _containers.RepeatedCompositeFieldContainer[Global___IdentityEvidence]:
+        """The identities, each once, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[_contact_pb2.LinkRule.ValueType] | None = ...,
+        identities: _abc.Iterable[Global___IdentityEvidence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identities", b"identities", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeLinksRequest: _TypeAlias = JudgeLinksRequest  # noqa: Y015
+
+@_typing.final
+class IdentityEvidence(_message.Message):
+    """What could link an identity to a contact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    identity_id: _builtins.str
+    """The identity, 1 to 512 characters. It may be unknown."""
+    shared: _builtins.bool
+    """It is used on too many devices: only proven keys are used."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvidenceKey]:
+        """The best match key of each attribute."""
+
+    def __init__(
+        self,
+        *,
+        identity_id: _builtins.str = ...,
+        keys: _abc.Iterable[Global___EvidenceKey] | None = ...,
+        shared: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "keys", b"keys", "shared", b"shared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdentityEvidence: _TypeAlias = IdentityEvidence  # noqa: Y015
+
+@_typing.final
+class EvidenceKey(_message.Message):
+    """A value that contacts are looked up by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    ASSURANCE_FIELD_NUMBER: _builtins.int
+    GENERIC_ASSURANCE_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """`email`, `user_id`, `phone`, `name`, or `recognized`: the e-mail address of a UserInfo, which makes contacts
+    candidates only. Each at most once.
+    """
+    key: _builtins.str
+    """The value as identity compares it. Empty: a proven user id that is no e-mail address."""
+    assurance: _event_pb2.Assurance.ValueType
+    """How far it can be trusted."""
+    generic_assurance: _event_pb2.Assurance.ValueType
+    """Too many identities give the value: it is not used up to this assurance, unless a person has allowed it."""
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        key: _builtins.str = ...,
+        assurance: _event_pb2.Assurance.ValueType = ...,
+        generic_assurance: _event_pb2.Assurance.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "attribute", b"attribute", "generic_assurance", b"generic_assurance", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvidenceKey: _TypeAlias = EvidenceKey  # noqa: Y015
+
+@_typing.final
+class LinkRules(_message.Message):
+    """What links identities to contacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    MAX_IDENTITIES_PER_VALUE_FIELD_NUMBER: _builtins.int
+    MAX_DEVICES_PER_DAY_FIELD_NUMBER: _builtins.int
+    EMAIL_KEYS_FIELD_NUMBER: _builtins.int
+    PHONE_KEYS_FIELD_NUMBER: _builtins.int
+    FIRST_NAME_KEYS_FIELD_NUMBER: _builtins.int
+    LAST_NAME_KEYS_FIELD_NUMBER: _builtins.int
+    policy_version: _builtins.str
+    """Version of the identity policy."""
+    max_identities_per_value: _builtins.int
+    """Identities that may give a value before it is generic."""
+    max_devices_per_day: _builtins.int
+    """Devices on which an identity may be used on a day before it is shared."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_contact_pb2.LinkRule.ValueType]:
+        """The rules in the order in which they are tried."""
+
+    @_builtins.property
+    def email_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of event data with an e-mail address, in order of precedence."""
+
+    @_builtins.property
+    def phone_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys with a telephone number, likewise."""
+
+    @_builtins.property
+    def first_name_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys with a first name, likewise."""
+
+    @_builtins.property
+    def last_name_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys with a last name, likewise."""
+
+    def __init__(
+        self,
+        *,
+        policy_version: _builtins.str = ...,
+        rules: _abc.Iterable[_contact_pb2.LinkRule.ValueType] | None = ...,
+        max_identities_per_value: _builtins.int = ...,
+        max_devices_per_day: _builtins.int = ...,
+        email_keys: _abc.Iterable[_builtins.str] | None = ...,
+        phone_keys: _abc.Iterable[_builtins.str] | None = ...,
+        first_name_keys: _abc.Iterable[_builtins.str] | None = ...,
+        last_name_keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email_keys", b"email_keys", "first_name_keys", b"first_name_keys", "last_name_keys", b"last_name_keys", "max_devices_per_day", b"max_devices_per_day", "max_identities_per_value", b"max_identities_per_value", "phone_keys", b"phone_keys", "policy_version", b"policy_version", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkRules: _TypeAlias = LinkRules  # noqa: Y015
+
+@_typing.final
+class JudgeLinksResponse(_message.Message):
+    """The links that would be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINKS_FIELD_NUMBER: _builtins.int
+    RULES_IN_FORCE_FIELD_NUMBER: _builtins.int
+    DEFAULT_RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[_contact_pb2.ContactLink]:
+        """A link for each identity, in the order of the request: identity_id, status, rule, contact_id, candidate_count, and
+        the attributes and reasons of unused_evidence. Other fields are empty.
+        """
+
+    @_builtins.property
+    def rules_in_force(self) -> Global___LinkRules:
+        """The rules in force."""
+
+    @_builtins.property
+    def default_rules(self) -> Global___LinkRules:
+        """The rules that would be in force if the identity policy said nothing about them."""
+
+    def __init__(
+        self,
+        *,
+        links: _abc.Iterable[_contact_pb2.ContactLink] | None = ...,
+        rules_in_force: Global___LinkRules | None = ...,
+        default_rules: Global___LinkRules | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_rules", b"default_rules", "rules_in_force", b"rules_in_force"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_rules", b"default_rules", "links", b"links", "rules_in_force", b"rules_in_force"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeLinksResponse: _TypeAlias = JudgeLinksResponse  # noqa: Y015
+
+@_typing.final
 class CreateVisitCodeRequest(_message.Message):
     """Names a visit that a page has."""
 

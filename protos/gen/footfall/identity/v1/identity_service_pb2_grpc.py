@@ -180,6 +180,11 @@ class IdentityServiceStub(object):
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksRequest.SerializeToString,
                 response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksResponse.FromString,
                 _registered_method=True)
+        self.JudgeLinks = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/JudgeLinks',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.JudgeLinksRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.JudgeLinksResponse.FromString,
+                _registered_method=True)
         self.CreateVisitCode = channel.unary_unary(
                 '/footfall.identity.v1.IdentityService/CreateVisitCode',
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CreateVisitCodeRequest.SerializeToString,
@@ -581,6 +586,17 @@ class IdentityServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def JudgeLinks(self, request, context):
+        """Says which contacts rules would give identities by other evidence than is stored, and writes nothing. For history
+        only, which tries identity policies. Contacts, merges, renames, and what people have decided count as they are now,
+        over all websites. Without identities, the answer has the rules alone.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateVisitCode(self, request, context):
         """Makes a code of 6 digits for a visit, which the visitor reads to an agent. For the gateway only, which asks for the
         page of the visitor. A visit has one code at a time. A code that is not used yet and has half of its life left is
@@ -817,6 +833,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.CountLinks,
                     request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksRequest.FromString,
                     response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksResponse.SerializeToString,
+            ),
+            'JudgeLinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.JudgeLinks,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.JudgeLinksRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.JudgeLinksResponse.SerializeToString,
             ),
             'CreateVisitCode': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateVisitCode,
@@ -1599,6 +1620,33 @@ class IdentityService(object):
             '/footfall.identity.v1.IdentityService/CountLinks',
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksRequest.SerializeToString,
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JudgeLinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/JudgeLinks',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.JudgeLinksRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.JudgeLinksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -281,6 +281,13 @@ class IdentityServiceStub:
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
+    JudgeLinks: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.JudgeLinksRequest, _identity_service_pb2.JudgeLinksResponse]
+    """Says which contacts rules would give identities by other evidence than is stored, and writes nothing. For history
+    only, which tries identity policies. Contacts, merges, renames, and what people have decided count as they are now,
+    over all websites. Without identities, the answer has the rules alone.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
     CreateVisitCode: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CreateVisitCodeRequest, _identity_service_pb2.CreateVisitCodeResponse]
     """Makes a code of 6 digits for a visit, which the visitor reads to an agent. For the gateway only, which asks for the
     page of the visitor. A visit has one code at a time. A code that is not used yet and has half of its life left is
@@ -599,6 +606,13 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     CountLinks: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CountLinksRequest, _identity_service_pb2.CountLinksResponse]  # type: ignore[assignment]
     """Counts how identities are linked to contacts, over all websites. For history only, which puts it into scorecards.
     Identities that no event has named do not count.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    JudgeLinks: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.JudgeLinksRequest, _identity_service_pb2.JudgeLinksResponse]  # type: ignore[assignment]
+    """Says which contacts rules would give identities by other evidence than is stored, and writes nothing. For history
+    only, which tries identity policies. Contacts, merges, renames, and what people have decided count as they are now,
+    over all websites. Without identities, the answer has the rules alone.
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
@@ -1079,6 +1093,19 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_service_pb2.CountLinksResponse, _abc.Awaitable[_identity_service_pb2.CountLinksResponse]]:
         """Counts how identities are linked to contacts, over all websites. For history only, which puts it into scorecards.
         Identities that no event has named do not count.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def JudgeLinks(
+        self,
+        request: _identity_service_pb2.JudgeLinksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.JudgeLinksResponse, _abc.Awaitable[_identity_service_pb2.JudgeLinksResponse]]:
+        """Says which contacts rules would give identities by other evidence than is stored, and writes nothing. For history
+        only, which tries identity policies. Contacts, merges, renames, and what people have decided count as they are now,
+        over all websites. Without identities, the answer has the rules alone.
 
         Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
