@@ -104,11 +104,12 @@ class Judge:
 
     async def _judge(self, records: Sequence[IdentityRecord], former: LinkRules | None, rules: LinkRules) -> None:
         renewed = [(record, _renewed(record)) for record in records]
-        outdated = [new.identity_id for old, new in renewed if (new.is_due, new.doubt) != (old.is_due, old.doubt)]
-        await self._links.change(dict.fromkeys(outdated, _renewed))
+        due = [new.identity_id for old, new in renewed if new.is_due != old.is_due]
+        others = [new.identity_id for old, new in renewed if new.doubt != old.doubt]
+        await self._links.change(dict.fromkeys([*due, *others], _renewed))
         await self._linker.generic_values.count(key for record in records for key in record.keys)
         affected = [record.identity_id for record in records if _is_affected(record, former, rules)]
-        await self._linker.relink({*outdated, *affected})
+        await self._linker.relink({*due, *affected})
 
 
 def _renewed(record: IdentityRecord) -> IdentityRecord:
