@@ -78,6 +78,14 @@ def _logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "configure", lambda *_: None)
 
 
+@pytest.fixture(autouse=True)
+def _ready_suites(request: pytest.FixtureRequest) -> None:
+    """Begin when all serves again that another test has stopped."""
+    for name in {"suite", "bounded_suite"} & {*request.fixturenames}:
+        while not request.getfixturevalue(name).is_ready():
+            time.sleep(0.05)
+
+
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Valkey (or Redis) server with the settings of deploy/valkey.conf."""

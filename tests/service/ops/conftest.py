@@ -3,13 +3,14 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_ops import attributions, live_state, stores
 from footfall_ops.__main__ import main
+from structlog.testing import capture_logs
 
 from tests.service.history.conftest import (  # noqa: F401 - fixtures
     ERASURE_KEY,
@@ -24,6 +25,13 @@ from tests.service.history.conftest import (  # noqa: F401 - fixtures
 from tests.service.identity.conftest import TIMEOUT_MS, visitor_store
 
 Ops = Callable[..., Awaitable[int]]
+
+
+@pytest.fixture(autouse=True)
+def _output_without_logs() -> Iterator[None]:
+    """Log lines go to standard error, except in this process."""
+    with capture_logs():
+        yield
 
 
 @pytest.fixture
