@@ -141,8 +141,8 @@ class GatewaySettings(ProcessSettings):
     large_body_bytes: Annotated[int, OldName("*LARGE_BYTES")] = Field(default=16 * 1024, ge=0, le=1024 * 1024)
     """Size above which a body is sent in separate batches, one at a time, so that small beacons do not wait for it."""
     large_body_share: float = Field(default=0.25, ge=0.01, le=1)
-    """Part of the time in which batches of such bodies may be sent: after each one no other is sent for three times as
-    long as it took, at most 2 seconds. 1: always."""
+    """Part of the time in which batches of such bodies may be sent, if one of them has 256 KiB or more: no other batch
+    is sent then for three times as long as it took, at most 2 seconds. After smaller bodies it is less. 1: always."""
     batch_max_wait_ms: Annotated[float, OldName("*LINGER_MS")] = Field(default=4.0, ge=0, le=1_000)
     """Time that a beacon waits for further beacons while other batches are being sent. If none is, the beacon waits
     only half as long as the last batch took, if that is shorter."""

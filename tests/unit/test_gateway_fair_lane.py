@@ -53,23 +53,25 @@ async def test_an_item_that_does_not_fit_is_first_in_the_next_batch() -> None:
     assert outlet.batches == [["a1"], ["b1", "c1"], ["d1"]]
 
 
-async def test_after_each_batch_the_lane_rests_in_proportion_to_it(
+async def test_after_each_batch_the_lane_rests_in_proportion_to_its_time_and_to_its_largest_item(
     rests: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    takes = {"a": 0.1, "b": 0.5, "c": 60.0}
+    takes = {"a": 0.1, "b": 0.5, "c": 60.0, "small": 0.1, "larger": 0.1}
+    sizes = {"small": 1, "larger": 20}
 
     async def send(items: list[str]) -> list[str]:
         nonlocal now
         now += takes[items[0]]
         return items
 
+    monkeypatch.setattr(fair_lane, "_FULL_REST_SIZE", 16)
     lane = FairLane(send, bounds(), share=0.25)
     monkeypatch.setattr(lane, "_now_s", lambda: now)
     for item in takes:
-        await lane.submit("sender", item, 1, 1)
+        await lane.submit("sender", item, 1, sizes.get(item, 16))
     await lane.close()
-    assert rests == pytest.approx([0.3, 1.5, 2.0])
+    assert rests == pytest.approx([0.3, 1.5, 2.0, 0.3 / 16, 0.3])
 
 
 async def test_nothing_is_sent_during_a_rest_and_closing_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +79,8 @@ async def test_nothing_is_sent_during_a_rest_and_closing_ends_it(monkeypatch: py
     lane = FairLane(outlet.send, bounds(), share=0.01)
     monkeypatch.setattr(lane, "_now_s", partial(next, count()))
     monkeypatch.setattr(fair_lane, "_MAX_REST_S", 1_000)
-    first = lane.submit("a", "a1", 1, 1)
+    monkeypatch.setattr(fair_lane, "_FULL_REST_SIZE", 16)
+    first = lane.submit("a", "a1", 1, 16)
     outlet.complete()
     await first
     second = lane.submit("a", "a2", 1, 1)

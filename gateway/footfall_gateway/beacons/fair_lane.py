@@ -11,6 +11,8 @@ from footfall_gateway.beacons.batcher import Batch, Bounds, Item, Outcome, Queue
 
 _MAX_REST_S: Final = 2.0
 """The longest rest. Without it, a batch that waits for a store would hold the next ones up for much longer."""
+_FULL_REST_SIZE: Final = 256 * 1024
+"""Of the largest item of a batch. After smaller ones the rest is shorter in proportion: those cost less each."""
 _MAX_SHARE: Final = 1 / 2
 """Of the queue, for one sender."""
 
@@ -31,10 +33,11 @@ class _Queue(Generic[Item, Outcome]):
 
 
 class FairLane(Generic[Item, Outcome]):
-    """Sends one batch at a time, and rests after it, so that batches are being sent for `share` of the time at most.
+    """Sends one batch at a time, and rests after it, so that large items are sent for a share of the time at most.
 
-    A batch has the oldest item of each sender in turn, then the next of each, and so on until it is full. So a sender
-    waits for one item of each other sender, however many those have sent. One sender has at most half of the queue.
+    It is sending for `share` of the time if each batch has an item of 256 KiB or more; smaller ones rest less. A batch
+    has the oldest item of each sender in turn, then the next of each, and so on until it is full. So a sender waits for
+    one item of each other sender, however many those have sent. One sender has at most half of the queue.
 
     `send` is that of a Batcher. Of the `bounds`, `max_wait_ms` and `max_in_flight` do not apply.
     """
@@ -89,14 +92,18 @@ class FairLane(Generic[Item, Outcome]):
     async def _run(self) -> None:
         while self._queues:
             started_s = self._now_s()
-            await self._next_batch().deliver(self._send)
-            rest_s = min((self._now_s() - started_s) * self._rest, _MAX_REST_S)
+            batch, largest = self._next_batch()
+            await batch.deliver(self._send)
+            took_s = self._now_s() - started_s
+            rest_s = min(took_s * self._rest * min(1.0, largest / _FULL_REST_SIZE), _MAX_REST_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_closing.wait(), rest_s)
         self._task = None
 
-    def _next_batch(self) -> Batch[Item, Outcome]:
+    def _next_batch(self) -> tuple[Batch[Item, Outcome], int]:
+        """Take the next batch from the queues; return it with the size of its largest item."""
         batch: Batch[Item, Outcome] = Batch()
+        largest = 0
         bounds = self._bounds
         while self._queues:
             sender, queue = next(iter(self._queues.items()))
@@ -115,4 +122,5 @@ class FairLane(Generic[Item, Outcome]):
             batch.waiters.append(first.waiter)
             batch.count += first.count
             batch.size += first.size
-        return batch
+            largest = max(largest, first.size)
+        return batch, largest
