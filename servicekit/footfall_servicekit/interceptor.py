@@ -30,6 +30,7 @@ _log = structlog.get_logger()
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FULL_RETRY_MS = 1_000
+_NEARLY_S = 0.01  # a caller whose deadline has passed says so before the deadline that counts from the arrival here
 _GZIP = b"\x1f\x8b"  # no message of protobuf begins so
 _OUTAGES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
 """Codes of calls that fail because of the state of this server or its stores, so that many fail in the same way."""
@@ -250,7 +251,7 @@ class _Call:
             raise
         except asyncio.CancelledError:  # the caller left, its deadline has passed, or the grace period is over
             left = context.time_remaining()
-            if left is not None and left <= 0:
+            if left is not None and left <= _NEARLY_S:
                 code = grpc.StatusCode.DEADLINE_EXCEEDED
             raise
         else:
