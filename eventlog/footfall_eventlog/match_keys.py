@@ -189,6 +189,16 @@ def rule_and_text(key: str) -> tuple[Rule, str]:
     return prefixes[prefix + colon], text.replace("\t", " ")
 
 
+def unused_up_to(givers: int, proven: int, most: int) -> Assurance:
+    """Return up to which assurance rules do not use a key that `givers` identities give, if `most` may.
+
+    Of these identities, `proven` give it proven.
+    """
+    if givers <= most:
+        return Assurance.NONE
+    return Assurance.PROVEN if proven > most else Assurance.CLAIMED
+
+
 def contact_keys(
     emails: Iterable[str], phones: Iterable[str], first: str, last: str, region: str | None
 ) -> tuple[str, ...]:

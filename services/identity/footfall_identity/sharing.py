@@ -9,6 +9,7 @@ identities, and the result does not depend on any order. After a crash the ident
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+from footfall_eventlog.match_keys import unused_up_to
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import Assurance
 from msgspec.structs import replace
@@ -106,9 +107,7 @@ class GenericValues:
 def _judged(key: str, known: GenericValue | None, givers: Givers, most: int) -> GenericValue | None:
     """Return the value as it has to be stored, if `most` may give it; None if there is nothing to store."""
     before = known or GenericValue.new(key)
-    assurance = Assurance.NONE
-    if givers.total > most:
-        assurance = Assurance.PROVEN if givers.proven > most else Assurance.CLAIMED
+    assurance = unused_up_to(givers.total, givers.proven, most)
     now = now_ms()
     after = replace(before, assurance=int(assurance))
     if not (before.assurance and assurance):

@@ -14,8 +14,8 @@ from footfall.event.v1.event_pb2 import Event
 from footfall_eventlog.attributes import said_by
 from footfall_eventlog.devices import MAX_DAYS, device_day
 from footfall_eventlog.identity_policy import LinkPolicy
-from footfall_eventlog.match_keys import MatchKey, MatchKeys
-from footfall_timeline import Assurance, Transition
+from footfall_eventlog.match_keys import MatchKey, MatchKeys, unused_up_to
+from footfall_timeline import Transition
 
 from footfall_history.policies.decisions import Decision, JudgedEvent
 from footfall_history.policies.temporary_database import temporary_database
@@ -159,9 +159,7 @@ class LinkEvidence:
         most = self.policies[side].rules.max_identities_per_value
         row = self._database.execute("SELECT total, proven FROM givers WHERE side = ? AND key = ?", (side, key))
         total, proven = row.fetchone() or (0, 0)
-        if total <= most:
-            return 0
-        return (Assurance.PROVEN if proven > most else Assurance.CLAIMED).value
+        return unused_up_to(total, proven, most).value
 
 
 def _of_rows(rows: Iterable[tuple[str, int, str, str, str]]) -> MatchKeys:
