@@ -1,13 +1,10 @@
 """Follows SITES_FILE while a process runs."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from footfall_servicekit.reloading import ReloadingFile
-
-LOOK_EVERY_S: Final = 1.0
 
 
 async def follow_sites(file: Path | None, *parts: tuple[Callable[[Path], Any], Callable[[Any], None]]) -> None:
@@ -19,13 +16,8 @@ async def follow_sites(file: Path | None, *parts: tuple[Callable[[Path], Any], C
     if file is None:
         return
 
-    def take(loaded: list[Any]) -> None:
+    async def take(loaded: list[Any]) -> None:
         for (_, take_part), value in zip(parts, loaded, strict=True):
             take_part(value)
 
-    watched = ReloadingFile(lambda: [load(file) for load, _ in parts], [file])
-    take(watched.latest)  # it may have changed since the start
-    while True:
-        await asyncio.sleep(LOOK_EVERY_S)
-        if (loaded := await asyncio.to_thread(watched.renewed)) is not None:
-            take(loaded)
+    await ReloadingFile(lambda: [load(file) for load, _ in parts], [file]).follow(take)

@@ -76,9 +76,8 @@ class Access:
             _log.warning("a client called a method that its role may not call", method=method, names=sorted(names))
             raise RequestError.permission_denied(f"the role of this client may not call {name}", "ROLE_NOT_ALLOWED")
         logs.caller.set(found[0].name)
-        return (
-            _ALL_SITES if not all(each.sites for each in found) else _ALL_SITES.union(*(each.sites for each in found))
-        )
+        sites = [each.sites for each in found]
+        return _ALL_SITES.union(*sites) if all(sites) else _ALL_SITES
 
     def _sites_of_key(self, method: str, name: str, caller: Caller | None) -> frozenset[str]:
         if caller is None:

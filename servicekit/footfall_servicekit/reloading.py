@@ -1,19 +1,22 @@
 """Files that are read again when they have changed."""
 
+import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import structlog
 
 T = TypeVar("T")
 
+LOOK_EVERY_S: Final = 1.0
+
 _log = structlog.get_logger()
 
 
 class ReloadingFile(Generic[T]):
-    """What one or more files hold. They are checked for changes only when `renewed` or `current` is called."""
+    """What one or more files hold. They are checked for changes only when a method is called."""
 
     def __init__(self, load: Callable[[], T], files: Iterable[Path | None]) -> None:
         """`load` raises OSError, or ValueError with a text that may be logged. Raises what `load` raises."""
@@ -45,6 +48,17 @@ class ReloadingFile(Generic[T]):
             return None
         _log.info("files have changed and are in use", files=names)
         return self.latest
+
+    async def follow(self, take: Callable[[T], Awaitable[object]] | None = None) -> None:
+        """Check for changes now and each second, until cancelled; each time, pass to `take` what is in use.
+
+        Returns immediately if there are no files. Raises what `take` raises.
+        """
+        while self._files:
+            latest = await asyncio.to_thread(self.current)
+            if take:
+                await take(latest)
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def _state(self) -> list[tuple[int, ...]]:
         return [_state_of(file) for file in self._files]

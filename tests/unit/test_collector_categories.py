@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_collector import watched_file
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.categories import (
     MAX_PATTERN_LENGTH,
@@ -20,6 +19,7 @@ from footfall_collector.categories import (
 )
 from footfall_collector.redact import Redactor
 from footfall_collector.sites import Sites
+from footfall_servicekit import reloading
 from structlog.testing import capture_logs
 
 from deploy.embedded import ROOT
@@ -169,7 +169,7 @@ def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
 @asynccontextmanager
 async def watched(rules: CategoriesFile) -> AsyncIterator[None]:
     """Reload the file when it changes, as in a running collector."""
-    task = asyncio.create_task(rules.watch())
+    task = asyncio.create_task(rules.follow())
     yield
     assert task.cancel()
 
@@ -177,7 +177,7 @@ async def watched(rules: CategoriesFile) -> AsyncIterator[None]:
 async def test_a_valid_change_is_loaded_and_an_invalid_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watched_file, "CHECK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(reloading, "LOOK_EVERY_S", 0.01)
     event, file = message(url="x"), written(tmp_path, category("first", "in = 'url', text = 'x'"))
     rules = CategoriesFile(file)
     with capture_logs() as lines:

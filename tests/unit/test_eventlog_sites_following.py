@@ -4,10 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from footfall_eventlog import sites_following
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.sites import load_sites
 from footfall_eventlog.sites_following import follow_sites
+from footfall_servicekit import reloading
 from structlog.testing import capture_logs
 
 from tests.tools.batches import new_uuid
@@ -15,7 +15,7 @@ from tests.tools.eventually import eventually
 
 
 async def test_sites_and_groups_change_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sites_following, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(reloading, "LOOK_EVERY_S", 0.01)
     (file := tmp_path / "sites.toml").write_text('[[site]]\nname = "shop"\ngroup = "all"\n')
     sites, groups = load_sites(file), SiteGroups.load(file)
     assert sites.find("bank", "") is None

@@ -93,8 +93,8 @@ async def collect(settings: CollectorSettings) -> int:
         ready=log.is_ready,
         background=[
             log.check,
-            categories.watch,
-            policy.watch,
+            categories.follow,
+            policy.follow,
             record.run,
             partial(follow_sites, settings.sites_file, (SiteGroups.load, site_groups.take), (Sites.load, sites.take)),
         ],

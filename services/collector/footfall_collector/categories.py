@@ -15,8 +15,7 @@ import msgspec
 import re2
 from footfall.event.v1.event_pb2 import Event
 from footfall_eventlog.events import MAX_CATEGORY_LENGTH
-
-from footfall_collector.watched_file import WatchedFile
+from footfall_servicekit.reloading import ReloadingFile
 
 MAX_TAGS: Final = 500
 MAX_NAME_LENGTH: Final = 64
@@ -138,7 +137,7 @@ def _text_of(json: msgspec.Raw) -> str:
     return _decode_text(json) if first == b'"' else bytes(json).decode()
 
 
-class CategoriesFile(WatchedFile[Categories]):
+class CategoriesFile(ReloadingFile[Categories]):
     """The current content of CATEGORIES_FILE. After an invalid change, the previous content stays in use.
 
     Without a file (None), no categories are assigned.

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from footfall_eventlog.identity_policy import IdentityPolicy, SitePolicy
 from footfall_eventlog.staff import StaffRules
+from footfall_servicekit.reloading import ReloadingFile
 
-from footfall_collector.watched_file import WatchedFile
 
-
-class PolicyFile(WatchedFile[IdentityPolicy]):
+class PolicyFile(ReloadingFile[IdentityPolicy]):
     """The policy in force. After an invalid change, the previous one stays in force."""
 
     def __init__(self, path: Path | None, user_id_keys: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from footfall_eventlog.identity_policy import IdentityPolicy, LinkRules
+from footfall_eventlog.identity_policy import IdentityPolicy, LinkPolicy, LinkRules
 from footfall_servicekit.background import attempt
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.reloading import ReloadingFile
@@ -22,7 +22,6 @@ from footfall_identity.identity_record import IdentityRecord, with_current_link,
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 
-LOOK_EVERY_S: Final = 1.0
 _CHECK_EVERY_S: Final = 30.0
 _PER_STEP: Final = 100
 _OF_EARLIER_VERSIONS: Final = LinkRules(max_identities_per_value=0)
@@ -46,19 +45,18 @@ class Judge:
         self._has_changed = asyncio.Event()
         otherwise = linker.policy
         self._file = ReloadingFile(lambda: IdentityPolicy.load(file).links(otherwise), [file])
-        self._has_file = file is not None
         self._must_forget = False
         linker.policy = self._file.latest
 
     async def follow(self) -> None:
         """Take a changed file into use until cancelled. Returns immediately if there is none."""
-        while self._has_file:
-            await asyncio.sleep(LOOK_EVERY_S)
-            if policy := await asyncio.to_thread(self._file.renewed):
-                self._must_forget |= policy.rules != self._linker.policy.rules
-                self._linker.policy = policy
-            if self._must_forget:
-                await attempt(RequestError, self._forget)
+        await self._file.follow(self._take)
+
+    async def _take(self, policy: LinkPolicy) -> None:
+        self._must_forget |= policy.rules != self._linker.policy.rules
+        self._linker.policy = policy
+        if self._must_forget:
+            await attempt(RequestError, self._forget)
 
     async def _forget(self) -> None:
         await self._links.forget_link_rules()

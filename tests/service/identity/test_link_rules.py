@@ -12,13 +12,13 @@ from footfall.identity.v1 import contact_pb2
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall_eventlog.identity_policy import LinkPolicy
 from footfall_eventlog.match_keys import Rule
-from footfall_identity import judge
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.judge import Judge
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.record_writer import RecordWriter
-from footfall_servicekit.errors import details_of
+from footfall_servicekit import reloading
+from footfall_servicekit.errors import RequestError, details_of
 
 from tests.service.identity.test_generic_values import Site, contact, sign_in
 from tests.tools.eventually import eventually
@@ -93,7 +93,7 @@ async def test_what_a_process_links_before_it_takes_the_new_rules_is_judged_agai
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process that is first judges all, while the other still links by the former rules."""
-    monkeypatch.setattr(judge, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(reloading, "LOOK_EVERY_S", 0.01)
     for name in ("first", "second"):
         (tmp_path / name).write_text('version = "1"\n')
     other = Linker(site.links, LinkPolicy())
@@ -121,6 +121,34 @@ async def test_what_a_process_links_before_it_takes_the_new_rules_is_judged_agai
         for task in following:
             task.cancel()
         await asyncio.gather(*following, return_exceptions=True)
+
+
+async def test_a_mark_is_removed_as_soon_as_mongodb_answers_again(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reloading, "LOOK_EVERY_S", 0.01)
+    forget, refusals = site.links.forget_link_rules, [True] * 3
+
+    async def forget_later() -> None:
+        if refusals and refusals.pop():
+            raise RequestError.unavailable("MongoDB does not answer", 1)
+        await forget()
+
+    monkeypatch.setattr(site.links, "forget_link_rules", forget_later)
+    (file := tmp_path / "policy.toml").write_text('version = "1"\n')
+    judge = Judge(site.links, site.linker, file)
+    await judge.apply()
+    following = asyncio.create_task(judge.follow())
+    try:
+        file.write_text(BY_PHONE)
+
+        async def is_forgotten() -> None:
+            assert (await site.links.link_rules())[0] is None
+
+        await eventually(is_forgotten)
+        assert (refusals, site.linker.policy.rules.order[0]) == ([], Rule.PHONE_NUMBER)
+    finally:
+        following.cancel()
 
 
 def _has(linker: Linker, first: Rule) -> None:
