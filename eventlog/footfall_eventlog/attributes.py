@@ -7,6 +7,7 @@ import msgspec
 from footfall.event.v1.event_pb2 import Event
 from footfall_timeline import Assurance, Transition
 
+from footfall_eventlog.devices import DeviceDay, device_day
 from footfall_eventlog.match_keys import MatchKeys, match_keys_of
 
 CLAIMS: Final = {"email": "email", "phone_number": "phone", "given_name": "firstName", "family_name": "lastName"}
@@ -59,12 +60,14 @@ class AttributeNames:
 class Said(NamedTuple):
     """What an event says of a person: its data, and the claims of its token if that is valid, as JSON texts by key.
 
-    Attributes have their own names. Values that belong to no person are not among the match keys.
+    Attributes have their own names. Values that belong to no person are not among the match keys. Of staff there are no
+    match keys, and no device.
     """
 
     fields: dict[str, str]
     proven: dict[str, str]
     match_keys: MatchKeys
+    device: DeviceDay | None
 
 
 def said_by(event: Event, transition: Transition, names: AttributeNames, phone_region: str | None) -> Said:
@@ -72,12 +75,15 @@ def said_by(event: Event, transition: Transition, names: AttributeNames, phone_r
     is_proven = transition.assurance is Assurance.PROVEN
     data, token = _fields(event.data_json), _fields(event.proven_json if is_proven else b"")
     fields, proven = names.unified(data), _attributes(token)
+    if event.staff_reason:
+        return Said(fields, proven, MatchKeys(), None)
     matched = proven if is_proven else fields
     if event.ignored_keys:  # values that belong to no person stay in the profile, but match no contact
         ignored = {*event.ignored_keys}
         matched = _attributes(_without(token, ignored)) if is_proven else names.unified(_without(data, ignored))
     texts = {key: text(matched[key]) for key in CLAIMS.values() if key in matched}
-    return Said(fields, proven, match_keys_of(event, transition, texts, phone_region))
+    device = device_day(transition.identity, event.global_visit_id, transition.event_time_ms)
+    return Said(fields, proven, match_keys_of(event, transition, texts, phone_region), device)
 
 
 def _fields(json: bytes) -> dict[str, str]:

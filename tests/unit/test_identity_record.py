@@ -88,11 +88,12 @@ def test_claims_of_a_token_are_matched_and_are_in_the_profile() -> None:
 
 @pytest.mark.parametrize("kind", [Kind.SIGN_IN, Kind.USER_INFO])
 def test_what_staff_say_of_a_person_is_no_evidence_in_any_order(kind: Kind) -> None:
-    own = mention(1, {"email": "ann@mail.example"}, kind=kind)
-    by_agent = mention(2, BOB, kind=kind, staff_reason=STAFF_REASON_SITE)
-    assert of(by_agent).match_keys == MatchKeys()
+    own = mention(1, {"email": "ann@mail.example"}, kind=kind, global_visit_id="of ann")
+    by_agent = mention(2, BOB, kind=kind, staff_reason=STAFF_REASON_SITE, global_visit_id="of an agent")
+    assert (of(by_agent).match_keys, of(by_agent).devices) == (MatchKeys(), ())
     for order in permutations([own, by_agent]):
-        assert of(*order).match_keys == of(own).match_keys
+        assert (of(*order).match_keys, of(*order).devices) == (of(own).match_keys, of(own).devices)
+    assert of(own).devices
 
 
 @pytest.mark.parametrize(

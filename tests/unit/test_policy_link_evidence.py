@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from footfall.event.v1.event_pb2 import Event
 from footfall_eventlog.attributes import said_by
-from footfall_eventlog.devices import DeviceDay, device_day, merged_days, most_devices
+from footfall_eventlog.devices import DeviceDay, merged_days, most_devices
 from footfall_eventlog.identity_policy import IdentityPolicy, LinkPolicy, LinkRules
 from footfall_eventlog.match_keys import MatchKeys
 from footfall_history.policies.decisions import judge
@@ -56,11 +56,11 @@ def test_the_evidence_is_that_of_the_events_in_any_order(seed: int) -> None:
     for document, one in zip(documents, judged, strict=True):
         transition = one.transition(one.before)
         assert transition
-        fields = ("visit_id", "data_json", "proven_json")
+        fields = ("visit_id", "global_visit_id", "data_json", "proven_json")
         event = Event(**{field: document[field] for field in fields})
-        keys[transition.identity].append(said_by(event, transition, POLICY.names, "DE").match_keys)
-        day = device_day(transition.identity, document["global_visit_id"], transition.event_time_ms)
-        days[transition.identity] += [day] if day else []
+        said = said_by(event, transition, POLICY.names, "DE")
+        keys[transition.identity].append(said.match_keys)
+        days[transition.identity] += [said.device] if said.device else []
     merged = {person: reduce(MatchKeys.merged, of_person) for person, of_person in keys.items()}
     given = Counter(key for one in merged.values() for key in one.compared)
     proven = Counter(key for one in merged.values() for key in one.proven)

@@ -8,7 +8,7 @@ from itertools import chain
 import msgspec
 from footfall.event.v1.event_pb2 import Event
 from footfall_eventlog.attributes import AttributeNames, said_by, text
-from footfall_eventlog.devices import DAY_MS, DeviceDay, device_day, merged_days, most_devices
+from footfall_eventlog.devices import DAY_MS, DeviceDay, merged_days, most_devices
 from footfall_eventlog.match_keys import MatchKey, MatchKeys, Rule
 from footfall_timeline import Assurance, State, Transition
 from msgspec.structs import replace
@@ -180,7 +180,7 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class IdentityMention(msgspec.Struct, frozen=True):
-    """An event that names an identity, and what it says about the identity. Of staff it has no match keys or device."""
+    """An event that names an identity, and what it says about the identity."""
 
     transition: Transition
     visit_id: str
@@ -204,12 +204,10 @@ class IdentityMention(msgspec.Struct, frozen=True):
                 *_values(said.fields, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
                 *_values(said.proven, event.site, transition, Source.TOKEN),
             ),
-            MatchKeys() if event.staff_reason else said.match_keys,
+            said.match_keys,
             event.site,
             event.browser_visit_id,
-            None
-            if event.staff_reason
-            else device_day(transition.identity, event.global_visit_id, transition.event_time_ms),
+            said.device,
         )
 
 

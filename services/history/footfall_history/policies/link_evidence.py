@@ -11,8 +11,8 @@ from itertools import groupby
 from typing import Any, Final, NamedTuple, Self
 
 from footfall.event.v1.event_pb2 import Event
-from footfall_eventlog.attributes import said_by
-from footfall_eventlog.devices import MAX_DAYS, device_day
+from footfall_eventlog.attributes import Said, said_by
+from footfall_eventlog.devices import MAX_DAYS
 from footfall_eventlog.identity_policy import LinkPolicy
 from footfall_eventlog.match_keys import MatchKey, MatchKeys, unused_up_to
 from footfall_timeline import Transition
@@ -86,32 +86,33 @@ class LinkEvidence:
         keys: list[tuple[str, int, str, int, str, str, str]] = []
         devices: list[tuple[str, int, int, str]] = []
         for document, judged in events:
-            known: tuple[Decision, MatchKeys] | None = None
+            known: tuple[Decision, Said] | None = None
             for side, decision in enumerate((judged.before, judged.after)):
                 transition = judged.transition(decision)
                 if not (transition and transition.identity):
                     continue
                 if not (known and self._has_same_names and known[0] == decision):
-                    known = decision, self._match_keys(document, transition, decision.ignored_keys, side)
-                identity = transition.identity
+                    known = decision, self._said(document, transition, decision.ignored_keys, side)
+                identity, said = transition.identity, known[1]
                 names.append((identity,))
-                for attribute, key in known[1].by_attribute().items():
+                for attribute, key in said.match_keys.by_attribute().items():
                     keys.append((identity, side, attribute, key.assurance, key.at, key.visit_id, key.key))
-                if day := device_day(identity, document.get("global_visit_id", ""), transition.event_time_ms):
-                    devices.append((identity, side, day.day, day.devices[0]))
+                if said.device:
+                    devices.append((identity, side, said.device.day, said.device.devices[0]))
         for statement, rows in ((_ADD_NAME, names), (_ADD_KEY, keys), (_ADD_DEVICE, devices)):
             self._database.executemany(statement, rows)
 
-    def _match_keys(
+    def _said(
         self, document: Mapping[str, Any], transition: Transition, ignored_keys: Iterable[str], side: int
-    ) -> MatchKeys:
+    ) -> Said:
         event = Event(
             visit_id=document["visit_id"],
+            global_visit_id=document.get("global_visit_id", ""),
             data_json=document.get("data_json", b""),
             proven_json=document.get("proven_json", b""),
             ignored_keys=ignored_keys,
         )
-        return said_by(event, transition, self.policies[side].names, self._region).match_keys
+        return said_by(event, transition, self.policies[side].names, self._region)
 
     def count_givers(self) -> None:
         """Count how many identities give each key, on either side."""
