@@ -151,9 +151,32 @@ async def test_contacts_on_the_site_now_are_listed_once_each(browser: Browser, s
             await send(http, visit, on(visit, "SignIn", now_ms(), user))
             await stored(http, visit["visitID"], 2)
         view = page.get_by_role("region", name="Contacts", exact=True)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
         await view.get_by_role("button", name="on the site now").click()
         await expect(page).to_have_url(f"{suite.url}/console/contacts?show=here")
         rows = view.locator("tbody tr")
         await expect(rows.filter(has_text=f"Here{tag}")).to_have_count(1)
         await expect(rows.filter(has_text=f"Here{tag}")).to_contain_text("on the site now")
         await expect(rows.filter(has_text=f"Away{tag}")).to_have_count(0)
+        assert [url for url in asked if f"contactId={contact}" in url and "/api/v1/contacts?" in url]
+        assert not [url for url in asked if "/api/v1/contacts/" in url], "contacts are asked for together"
+
+
+async def test_ids_are_asked_for_in_groups_that_fit_into_an_address(browser: Browser, suite: Suite) -> None:
+    tag = uuid.uuid4().hex[:8]
+    ids = [f"{tag}-{number:04}" for number in range(120)] + [f"{tag}-{'Ж' * 240}-{number}" for number in range(30)]
+    contacts = [{"contactId": one, "lastName": "Long"} for one in ids]
+    missing = f"{tag}-missing"
+    async with suite.http() as http, console(browser, suite, at="contacts") as page:
+        written = await http.post("/api/v1/contacts:batch", json={"contacts": contacts})
+        assert written.status_code == 200, written.text
+        found, groups = await page.evaluate(
+            "(ids) => import('/console/contacts.js').then(async ({ contactsOf, groups }) => "
+            "[await contactsOf(ids, undefined, ids.length), groups(ids)])",
+            [*reversed(ids), missing],
+        )
+        assert [one["contactId"] for one in found] == [*reversed(ids)]
+        assert [one for group in groups for one in group] == [*reversed(ids), missing]
+        assert len(groups) < 12
+        assert await page.evaluate("import('/console/contacts.js').then(({ contactsOf }) => contactsOf([]))") == []

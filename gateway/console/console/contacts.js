@@ -1,12 +1,14 @@
 // Contacts as people choose them: by name, address and number, with what differs between them.
 
-import { Problem, ask, path, query } from './api.js';
+import { Problem, ask, query } from './api.js';
 import { element, whenTyped } from './dom.js';
 import { patchChildren } from './patch.js';
 import { troubleOf } from './source.js';
 import { figure, parts, t } from './text.js';
 
 const MOST_FOUND = 10;
+const MOST_IDS = 50; // that the API takes in a query
+const LONGEST = 12000; // of a query: the API’s longest address is longer
 const PHONE = /^[+(\d][\d\s()./-]{4,}$/;
 
 /** The name of a contact; its id if it has none. */
@@ -36,14 +38,35 @@ export async function contactPage(text, page, signal) {
   return { contacts, nextPageToken: null };
 }
 
-/** The contacts of the first of these ids that exist. Throws a Problem. */
+/** Those of these contacts that exist, in this order: of the first `most`. Throws a Problem. */
 export async function contactsOf(ids, signal, most = MOST_FOUND) {
-  const found = await Promise.all(ids.slice(0, most).map((id) => (
-    ask(path(['/api/v1/contacts/', ''], id), { signal }).catch((problem) => {
-      if (problem instanceof Problem && problem.status === 404) return undefined;
-      throw problem;
-    }))));
-  return found.filter(Boolean);
+  const wanted = ids.slice(0, most);
+  const known = new Map();
+  for (const group of groups(wanted)) {
+    let next = '';
+    do { // a page is short when contacts are large
+      const answer = await ask(`/api/v1/contacts${query({ contactId: group, page_size: MOST_IDS, page_token: next })}`, { signal });
+      for (const contact of answer.contacts) known.set(contact.contactId, contact);
+      next = answer.nextPageToken;
+    } while (next);
+  }
+  return wanted.map((id) => known.get(id)).filter(Boolean);
+}
+
+/** These ids in groups that fit into a query each. */
+export function groups(ids) {
+  const made = [];
+  let room = 0;
+  for (const id of ids) {
+    const length = `&contactId=${encodeURIComponent(id)}`.length;
+    if (room < length || made.at(-1).length === MOST_IDS) {
+      made.push([]);
+      room = LONGEST;
+    }
+    made.at(-1).push(id);
+    room -= length;
+  }
+  return made;
 }
 
 /** Contacts to choose from, each with a button; values that not all of them have stand out. */

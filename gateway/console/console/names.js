@@ -1,11 +1,9 @@
 // Names of contacts, asked for when they are to be shown.
 
-import { ask, path } from './api.js';
-import { nameOf } from './contacts.js';
+import { contactsOf, nameOf } from './contacts.js';
 
 const MOST_KEPT = 2000;
 const KEPT_MS = 300000;
-const AT_A_TIME = 4;
 
 export class ContactNames {
   /** Calls `changed()` when a name has arrived. */
@@ -17,7 +15,7 @@ export class ContactNames {
   forget() {
     this.kept = new Map(); // by contact: the name (undefined: not known yet), and when it was asked for
     this.waiting = [];
-    this.asking = 0;
+    this.isAsking = false;
   }
 
   /** The name of a contact; undefined: it is not known, or not yet. */
@@ -33,16 +31,18 @@ export class ContactNames {
   }
 
   async askNext() {
-    if (this.asking >= AT_A_TIME || !this.waiting.length) return;
-    this.asking += 1;
-    const contactId = this.waiting.shift();
-    const contact = await ask(path(['/api/v1/contacts/', ''], contactId)).catch(() => undefined); // then its id is shown
-    this.asking -= 1;
-    const kept = this.kept.get(contactId);
-    if (kept && contact) {
-      kept.name = nameOf({ ...contact, contactId: undefined });
-      this.changed();
+    if (this.isAsking || !this.waiting.length) return;
+    this.isAsking = true;
+    await undefined; // so that all names of one drawing are asked for together
+    const ids = this.waiting;
+    this.waiting = [];
+    const contacts = await contactsOf(ids, undefined, ids.length).catch(() => []); // then their ids are shown
+    this.isAsking = false;
+    for (const contact of contacts) {
+      const kept = this.kept.get(contact.contactId);
+      if (kept) kept.name = nameOf({ ...contact, contactId: undefined });
     }
+    if (contacts.length) this.changed();
     this.askNext();
   }
 }

@@ -111,6 +111,14 @@ class ContactsQuery(msgspec.Struct):
             extra_json_schema={"maxLength": 256},
         ),
     ] = ""
+    contact_ids: Annotated[
+        list[str],
+        Meta(
+            description="Only these contacts. Repeat it for several contacts. One that was merged does not lead to the "
+            "other one.",
+            max_length=50,
+        ),
+    ] = msgspec.field(name="contactId", default_factory=list)
     page_size: Annotated[int, Meta(description="Maximum number of contacts.", ge=1, le=1_000)] = 50
     page_token: Annotated[
         str, Meta(description="`nextPageToken` of the previous response; all other parameters must be the same.")
@@ -335,7 +343,7 @@ class ContactsApi:
         ]
 
     async def contacts(self, call: Call[ContactsQuery, None]) -> Response:
-        """Find contacts by e-mail address, telephone number or name; without filters, all contacts, by id.
+        """Find contacts by id, e-mail address, telephone number or name; without filters, all contacts, by id.
 
         A page may be short, or even empty, although more contacts follow: read on until `nextPageToken` is null.
         """

@@ -1,4 +1,4 @@
-"""Lists of contacts by e-mail address, telephone number and name.
+"""Lists of contacts by id, e-mail address, telephone number and name.
 
 MongoDB is asked for one search key, in the order of ids; further conditions are checked here. So a page reads a bounded
 number of contacts in MongoDB. SecantusDB reads all contacts with the search key.
@@ -28,12 +28,14 @@ _log = structlog.get_logger()
 class ContactFilter(msgspec.Struct, frozen=True):
     """The conditions on a contact. All that are not empty have to be met.
 
-    `email` and `phone` are match keys, `words` are folded beginnings of words of the name.
+    `email` and `phone` are match keys, `words` are folded beginnings of words of the name, `contact_ids` name all
+    contacts that are looked at.
     """
 
     email: str = ""
     phone: str = ""
     words: tuple[str, ...] = ()
+    contact_ids: tuple[str, ...] = ()
 
     @property
     def search_key(self) -> str:
@@ -41,7 +43,7 @@ class ContactFilter(msgspec.Struct, frozen=True):
         return self.email or self.phone or (stored_beginning(self.words) if self.words else "")
 
     def matches(self, record: ContactRecord) -> bool:
-        """Return whether a contact exists and meets the conditions."""
+        """Return whether a contact exists and meets the conditions, except that on its id."""
         return (
             not record.is_deleted
             and {self.email, self.phone} - {""} <= {*record.keys}
@@ -82,6 +84,8 @@ class ContactDirectory:
         that the sites do not know.
         """
         self._require_search(conditions)
+        if conditions.contact_ids:
+            return await self._named(conditions, sites, position.after, size)
         found: list[ContactRecord] = []
         after, skip = position
         examined = 0
@@ -99,6 +103,13 @@ class ContactDirectory:
             else:
                 after, skip = records[-1].contact_id, 0
         return ContactsPage(found, ContactsPosition(after, skip))
+
+    async def _named(self, conditions: ContactFilter, sites: list[str], after: str, size: int) -> ContactsPage:
+        known = await self._links.contacts(conditions.contact_ids)
+        matching = [known[one] for one in sorted(known) if one > after and conditions.matches(known[one])]
+        found = await self._visible(matching, sites)
+        position = ContactsPosition(found[size - 1].contact_id) if len(found) > size else None
+        return ContactsPage(found[:size], position)
 
     async def at_most_one(
         self, conditions: ContactFilter, size: int

@@ -342,6 +342,7 @@ def contact_filter(request: ListContactsRequest, phone_region: str | None) -> Co
         email=email_key(request.email),
         phone=phone_key(request.phone, phone_region),
         words=folded_words(request.name) if len(request.name) <= MAX_TEXT_LENGTH else (),
+        contact_ids=tuple(request.contact_ids),
     )
     wrong = []
     if request.email and not found.email:
@@ -350,6 +351,8 @@ def contact_filter(request: ListContactsRequest, phone_region: str | None) -> Co
         wrong.append(("phone", _phone_rule(phone_region)))
     if request.name and not found.words:
         wrong.append(("name", f"must have a letter or digit, and at most {MAX_TEXT_LENGTH} characters"))
+    if len(found.contact_ids) > MAX_CONTACTS:
+        wrong.append(("contact_ids", f"must have at most {MAX_CONTACTS} items"))
     if wrong:
         raise RequestError.invalid_fields(wrong)
     return found

@@ -153,7 +153,7 @@ async def test_a_contact_is_stored_replaced_and_removed(http: httpx.AsyncClient)
     rules = "email: must be an e-mail address; phone: must be a telephone number, with + and country code"
     assert (refused.status_code, refused.json()["detail"]) == (400, rules)
     refused = await http.get("/api/v1/contacts", params={"mail": "ann@example.com"})
-    rule = "is not a parameter of this operation; use email, phone, name, page_size, page_token"
+    rule = "is not a parameter of this operation; use email, phone, name, contactId, page_size, page_token"
     assert (refused.status_code, refused.json()["detail"]) == (400, f"mail: {rule}")
 
 
@@ -220,6 +220,8 @@ async def test_a_batch_of_contacts_has_an_outcome_for_each(http: httpx.AsyncClie
         "etag": (await http.get(f"/api/v1/contacts/{good}")).json()["etag"],
     }
     assert (second["result"], second["violations"][0]["field"]) == ("invalid", "phoneNumbers[0]")
+    listed = await http.get("/api/v1/contacts", params={"contactId": [bad, good]})
+    assert [one["contactId"] for one in listed.json()["contacts"]] == [good]
     answer = await http.post("/api/v1/contacts:batchDelete", json={"contactIds": [good, bad]})
     assert [one["result"] for one in answer.json()["outcomes"]] == ["deleted", "not_found"]
 

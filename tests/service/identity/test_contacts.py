@@ -159,9 +159,12 @@ async def test_a_user_info_with_the_address_of_a_contact_makes_a_candidate_and_n
         for sites_seen, visits in (((), {named.visit_id, seen.visit_id}), (("bank",), {seen.visit_id})):
             listed = await stub.ListVisitors(pb.ListVisitorsRequest(contact_id="c1", sites=sites_seen))
             assert {one.visit_id for one in listed.visitors} == visits
+        await stub.UpsertContact(contact("c3"))
+        assert await found(stub, contact_ids=["c3", "c1"]) == ["c1", "c3"]
+        assert await found(stub, contact_ids=["c3", "c1"], sites=["bank"]) == ["c1"], "c3 was not seen there"
 
 
-async def found(stub: Any, page_size: int = 50, **filters: str) -> list[str]:
+async def found(stub: Any, page_size: int = 50, **filters: Any) -> list[str]:
     """Return the ids of all contacts that a search finds, in the order of the pages."""
     request = pb.ListContactsRequest(page_size=page_size, **filters)
     ids: list[str] = []
@@ -205,15 +208,19 @@ async def test_contacts_are_found_by_address_number_and_beginnings_of_names(runn
             ({"name": "nna"}, ""),
             ({"name": "oz", "phone": "030 1234567", "email": "ann@shop.example"}, "a"),
             ({"name": "lee", "phone": "030 1234567"}, ""),
+            ({"contact_ids": ["c", "a", "none", "c", "x" * 999]}, "ac"),
+            ({"contact_ids": ["c", "b"], "name": "ann"}, "b"),
         ):
             assert await found(stub, 1, **filters) == [*ids], filters
         await stub.UpsertContact(contact("a", first_name="Kim"))
         await stub.DeleteContact(pb.DeleteContactRequest(contact_id="b"))
+        assert await found(stub, contact_ids=["b", "c"]) == ["c"]
         assert await found(stub, name="oz") == await found(stub, email="ann@shop.example") == []
         assert await found(stub, name="kim") == ["a"]
         assert await found(stub) == ["a", "c"]
-        bad = pb.ListContactsRequest(email="ann", phone="1", name="?")
-        assert [field for field, _ in (await refusal(stub.ListContacts(bad))).violations] == ["email", "phone", "name"]
+        bad = pb.ListContactsRequest(email="ann", phone="1", name="?", contact_ids=["a"] * 1_001)
+        wrong = (await refusal(stub.ListContacts(bad))).violations
+        assert [field for field, _ in wrong] == ["email", "phone", "name", "contact_ids"]
 
 
 async def test_a_contact_of_an_earlier_version_is_found_after_it_got_its_search_keys(

@@ -1331,6 +1331,7 @@ class ListContactsRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CONTACT_IDS_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     """Only contacts with this e-mail address, at most 254 characters. Compared regardless of case and Unicode form."""
@@ -1350,6 +1351,10 @@ class ListContactsRequest(_message.Message):
     page.
     """
     @_builtins.property
+    def contact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these contacts. At most 1,000. Empty: all. A contact that was merged does not lead to the other one."""
+
+    @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only contacts with an identity that was seen on these websites or on others of their groups (SITES_FILE). Empty:
         all contacts.
@@ -1363,11 +1368,12 @@ class ListContactsRequest(_message.Message):
         name: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        contact_ids: _abc.Iterable[_builtins.str] | None = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "name", b"name", "page_size", b"page_size", "page_token", b"page_token", "phone", b"phone", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_ids", b"contact_ids", "email", b"email", "name", b"name", "page_size", b"page_size", "page_token", b"page_token", "phone", b"phone", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
