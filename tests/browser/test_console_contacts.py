@@ -130,6 +130,10 @@ async def test_links_in_doubt_are_listed_and_decided(browser: Browser, suite: Su
         await expect(item).to_contain_text(f"Not matched: looks like Zoe {tag}. Link?")
         item = await listed("by_name", named)
         await expect(item).to_contain_text("by name only")
+        confirm, unlink = [await item.get_by_role("button", name=name).bounding_box() for name in ("Confirm", "Unlink")]
+        assert confirm
+        assert unlink
+        assert unlink["x"] >= confirm["x"] + confirm["width"] + 4, "they do not touch"
         await item.get_by_role("button", name="Unlink").click()
         await view.get_by_role("button", name="Send now").click()
         await expect(item).to_have_count(0)
