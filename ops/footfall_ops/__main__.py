@@ -13,7 +13,7 @@ from typing import Final
 
 from footfall_eventlog.settings import MINUTE_MS
 from footfall_eventlog.store_reports import redis_report
-from footfall_history.arguments import moment, rate
+from footfall_history.arguments import add_visits
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.storage import TRANSIENT_STORE_ERRORS
 from footfall_identity.presence import PresenceRule
@@ -111,18 +111,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Compute the attribution of each stored event again from the timeline of its visit, and compare "
         "live state with history. Prints each difference, and exits with 1 if there is any.",
     )
-    command.add_argument("--from", type=moment, dest="from_ms", metavar="TIME", help="only visits that began since")
-    command.add_argument(
-        "--to",
-        type=moment,
-        dest="to_ms",
-        metavar="TIME",
-        help="only visits that began before; times are like 2026-11-28 or 2026-11-28T10:00+01:00, in UTC without an "
-        "offset",
-    )
-    command.add_argument("--site", action="append", default=[], dest="sites", help="only of this site; repeatable")
+    add_visits(command, about_rate="visits per second at most")
     command.add_argument("--skip-live", action="store_true", help="do not compare live state")
-    command.add_argument("--rate", type=rate, metavar="VISITS", help="visits per second at most")
     command.add_argument("--repair", action="store_true", help="correct wrong attributions; live state stays as it is")
     command.set_defaults(run=_verify)
 

@@ -20,7 +20,7 @@ from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 from footfall_timeline import LaterVersionError
 
-from footfall_history.arguments import moment, rate
+from footfall_history.arguments import add_visits
 from footfall_history.policies.page import to_html
 from footfall_history.policies.report import MAX_JUDGED, MAX_LISTED, MOST_JUDGED, summary, to_json
 from footfall_history.policies.running import Trial, try_policy
@@ -61,18 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Needs the environment variables of the history service.",
     )
     simulate.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the file to try")
-    simulate.add_argument("--from", type=moment, dest="from_ms", metavar="TIME", help="only visits that began since")
-    simulate.add_argument(
-        "--to",
-        type=moment,
-        dest="to_ms",
-        metavar="TIME",
-        help="only visits that began before; times are like 2026-11-28 or 2026-11-28T10:00+01:00, in UTC without an "
-        "offset",
-    )
-    simulate.add_argument(
-        "--site", action="append", default=[], dest="sites", help="only visits of this site; repeatable"
-    )
+    add_visits(simulate, about_rate="visits per second at most; half of the time it always pauses")
     simulate.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page")
     simulate.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     simulate.add_argument(
@@ -87,9 +76,6 @@ def _parser() -> argparse.ArgumentParser:
         default=MAX_JUDGED,
         metavar="COUNT",
         help=f"identities whose links to contacts are compared at most (default: {MAX_JUDGED})",
-    )
-    simulate.add_argument(
-        "--rate", type=rate, metavar="VISITS", help="visits per second at most; half of the time it always pauses"
     )
     simulate.add_argument(
         "--user-id-keys",
