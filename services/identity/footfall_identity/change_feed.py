@@ -19,7 +19,8 @@ from footfall_identity.visitor_notices import VisitorNotices
 from footfall_identity.visitor_store import VisitorStore
 from footfall_identity.watch_filter import Message, WatchFilter
 
-_POLL_S: Final = 0.075  # a change shall reach watchers within 100 ms
+_WAIT_MS: Final = 1_000  # less than the least REDIS_TIMEOUT_MS
+_GATHER_S: Final = 0.075  # changes that come so soon after others are read together; all reach watchers within 100 ms
 _AFTER_FAILURE_S: Final = 1.0  # after an unexpected error, whose stack is logged each time
 _CHANGES_PER_READ: Final = 1_000
 _CHANGES_PER_TURN: Final = 200  # before other tasks of the event loop run
@@ -28,7 +29,6 @@ _RETRY_MS: Final = 100
 _TOKEN = re.compile(r"\d{1,20}-\d{1,20}(\.\d{1,20}-\d{1,20})*")
 
 _NOTICE_EVERY_S: Final = 1.0
-_UNWATCHED_POLL_S: Final = 1.0
 _KEEP_PAGES_S: Final = 15.0
 _NO_IDENTITY: Final = "-"  # looked up to see whether MongoDB answers
 
@@ -65,11 +65,10 @@ class ChangeFeed:
         self._numbers = numbers
         self._buffer_messages = buffer_messages
         self._stopping = stopping
-        self._positions: list[str] = []  # last position read, by partition
+        self._positions = ["0-0" for _ in numbers]  # last position read, by partition; valid while there is a call
         self._buffer: dict[int, Message] = {}
         self._next = 0
         self._lost_before = 0  # calls that have read the buffer only up to here miss changes
-        self._has_started = asyncio.Event()
         self._has_more = asyncio.Event()
         self._watchers = 0
         self._page_watchers = 0
@@ -78,39 +77,29 @@ class ChangeFeed:
 
     async def run(self) -> None:
         """Read changes until the process stops, then wake all calls, so that they end."""
-        while not self._has_started.is_set() and not self._stopping.is_set():
-            await attempt((), self._start)
-            await asyncio.sleep(_POLL_S)
         async with asyncio.TaskGroup() as following:
-            for number in self._numbers:
-                following.create_task(self._follow(number))
-                following.create_task(self._notice(number))
-            following.create_task(self._keep_pages())
-        self._wake()
-
-    async def _start(self) -> None:
-        with suppress(RequestError):  # logged where it was raised; the same below
-            self._positions = [(await self._visitors.change_bounds(number))[1] for number in self._numbers]
-            self._has_started.set()
+            works = [self._keep_pages(), *map(self._follow, self._numbers), *map(self._notice, self._numbers)]
+            tasks = [following.create_task(work) for work in works]
+            await self._stopping.wait()
+            self._wake()
+            for task in tasks:
+                task.cancel()
 
     async def _follow(self, number: int) -> None:
         """Read one partition. A partition that does not answer does not delay the others."""
-        while not self._stopping.is_set():
+        while True:
+            await self._is_watched.wait()
             has_read = await attempt((), self._read, number)
-            if has_read and not self._watchers:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._is_watched.wait(), _UNWATCHED_POLL_S)
-            else:
-                await asyncio.sleep(_POLL_S if has_read else _AFTER_FAILURE_S)
+            await asyncio.sleep(_GATHER_S if has_read else _AFTER_FAILURE_S)
 
     async def _notice(self, number: int) -> None:
         """Record what happens in a partition without an event."""
-        while not self._stopping.is_set():
+        while True:
             await attempt((), self._note_due, number)
-            await self._pause(_NOTICE_EVERY_S)
+            await asyncio.sleep(_NOTICE_EVERY_S)
 
     async def _note_due(self, number: int) -> None:
-        with suppress(RequestError):
+        with suppress(RequestError):  # logged where it was raised; the same below
             if self._are_contacts_unknown:
                 probe = await self._links.known_contacts([_NO_IDENTITY])
                 self._are_contacts_unknown = probe[_NO_IDENTITY].status is ContactStatus.UNKNOWN
@@ -118,36 +107,32 @@ class ChangeFeed:
 
     async def _keep_pages(self) -> None:
         """Have changes of pages recorded as long as a call asks for them."""
-        while not self._stopping.is_set():
+        while True:
             if self._page_watchers:
                 with suppress(RequestError):
                     await self._notices.watch_pages()
-            await self._pause(_KEEP_PAGES_S)
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            await asyncio.sleep(_KEEP_PAGES_S)
 
     def _wake(self) -> None:
         self._has_more.set()
         self._has_more = asyncio.Event()
 
     async def _read(self, number: int) -> None:
-        before = self._positions[number]
-        if not self._watchers:
-            await self._skip(number)
-            return
+        positions = self._positions
+        before = positions[number]
         try:
             # No await between advancing the position and buffering the message: the two always agree.
-            async for message in self._messages(number, self._positions, until=None):
+            async for message in self._messages(number, positions, until=None):
+                if positions is not self._positions:
+                    continue  # all calls have ended meanwhile, and new ones begin later
                 self._buffer[self._next] = message
                 self._buffer.pop(self._next - self._buffer_messages, None)
                 self._next += 1
         except RequestError as error:
-            if error.reason == "RESUME_TOKEN_EXPIRED":
+            if error.reason == "RESUME_TOKEN_EXPIRED" and positions is self._positions:
                 await self._skip_lost(number)
         finally:
-            if self._positions[number] != before:
+            if positions[number] != before:
                 self._wake()
 
     async def _skip_lost(self, number: int) -> None:
@@ -159,16 +144,9 @@ class ChangeFeed:
             self._next += 1
             self._lost_before = self._next
 
-    async def _skip(self, number: int) -> None:
-        """Advance the position of a partition without making messages, because there is no call to read them."""
-        with suppress(RequestError):
-            _, last = await self._visitors.change_bounds(number)
-            if not self._watchers:  # a call that has begun meanwhile reads from the former position on
-                self._positions[number] = last
-
     async def _messages(self, number: int, positions: list[str], until: str | None) -> AsyncIterator[Message]:
         """Yield the messages of a partition after its position, up to `until` if given; advance its position."""
-        changes = await self._changes(number, positions[number])
+        changes = await self._changes(number, positions[number], None if until else _WAIT_MS)
         if not changes:
             return
         records = await self._visitors.get({change.visit_id: None for change in changes})
@@ -240,10 +218,13 @@ class ChangeFeed:
             changes=sorted(found),
         )
 
-    async def _changes(self, number: int, after: str) -> list[TimelineChange]:
-        """Return all changes after a position. Raises RequestError, also if some are no longer stored."""
+    async def _changes(self, number: int, after: str, wait_ms: int | None = None) -> list[TimelineChange]:
+        """Return all changes after a position. Raises RequestError, also if some are no longer stored.
+
+        If there is none, wait for one, `wait_ms` at most.
+        """
         changes: list[TimelineChange] = []
-        part = await self._visitors.changes(number, after, _CHANGES_PER_READ)
+        part = await self._visitors.changes(number, after, _CHANGES_PER_READ, wait_ms)
         while part:
             changes += part
             if len(part) < _CHANGES_PER_READ:
@@ -264,9 +245,10 @@ class ChangeFeed:
         longer stored, RESOURCE_EXHAUSTED when the caller reads too slowly, UNAVAILABLE when the process stops.
         """
         positions = await self._parse_token(request.resume_token) if request.resume_token else None
-        await self._has_started.wait()
-        if not self._watchers:  # the positions are up to a second old
-            await asyncio.gather(*map(self._skip, self._numbers))
+        if not self._watchers:  # nothing was read meanwhile
+            bounds = await asyncio.gather(*map(self._visitors.change_bounds, self._numbers))
+            if not self._watchers:  # no other call has begun
+                self._positions = [last for _, last in bounds]
         with metrics.WATCH_STREAMS.track_inprogress(), self._watching(wanted):
             if wanted.includes_pages:
                 await self._notices.watch_pages()
@@ -293,7 +275,7 @@ class ChangeFeed:
             while _order(own := self._positions[number]) < _order(position):
                 if not await self._visitors.changes(number, own, 1):
                     break
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(_GATHER_S)
 
     @contextmanager
     def _watching(self, wanted: WatchFilter) -> Iterator[None]:

@@ -205,12 +205,15 @@ class VisitorStore:
             found: list[list[bytes]] = await self._read_script(number, [prefix + one for one in visit_ids], ())
         return found
 
-    async def changes(self, number: int, after: str, size: int) -> list[TimelineChange]:
-        """Return at most `size` changes of a partition after a position, in order."""
+    async def changes(self, number: int, after: str, size: int, wait_ms: int | None = None) -> list[TimelineChange]:
+        """Return at most `size` changes of a partition after a position, in order.
+
+        If there is none, wait for one; `wait_ms` at most (less than REDIS_TIMEOUT_MS), None: not at all.
+        """
+        after_position = {self._partitions.keys[number].changes: after}
         async with translating_errors():
-            entries = await self._partitions.redis[number].xrange(
-                self._partitions.keys[number].changes, f"({after}", count=size
-            )
+            answer = await self._partitions.redis[number].xread(after_position, count=size, block=wait_ms)
+            entries = answer[0][1] if answer else []
             return [TimelineChange.read(entry_id.decode(), fields) for entry_id, fields in entries]
 
     async def change_bounds(self, number: int) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
+from footfall_identity import change_feed
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.link_store import LinkStore
 from footfall_identity.partitions import Partitions
@@ -222,6 +223,39 @@ async def test_the_feed_survives_an_unexpected_error(
         await eventually(lambda: next(failures, None) is None)
         [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
         assert (await asyncio.wait_for(anext(messages), 30)).visitor.visit_id == visit.visit_id
+
+
+async def test_a_change_after_a_pause_is_reported_immediately(
+    partitions: Partitions,
+    store: VisitorStore,
+    links: LinkStore,
+    notices: VisitorNotices,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(change_feed, "_GATHER_S", 60)
+    async with running_feed(store, links, notices, partitions) as feed:
+        messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter())
+        await anext(messages)
+        [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
+        assert (await asyncio.wait_for(anext(messages), 30)).visitor.visit_id == visit.visit_id
+
+
+async def test_a_call_that_cannot_know_where_to_begin_fails(
+    partitions: Partitions,
+    store: VisitorStore,
+    links: LinkStore,
+    notices: VisitorNotices,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def unavailable(_number: int) -> tuple[str, str]:
+        raise RequestError.unavailable("Redis does not answer", 1)
+
+    async with running_feed(store, links, notices, partitions) as feed:
+        monkeypatch.setattr(store, "change_bounds", unavailable)
+        with pytest.raises(RequestError, match="Redis does not answer"):
+            await anext(feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter()))
+        monkeypatch.undo()
+        assert (await anext(feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter()))).resume_token
 
 
 async def test_a_feed_that_misses_changes_ends_its_calls(
