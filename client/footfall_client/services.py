@@ -18,7 +18,7 @@ class Options(TypedDict, total=False):
     - `identity`, `history`, `collector`: the targets of the services that are called, such as
       `dns:///identity.example:50052`.
     - `tls`: the files of connections with TLS; without it connections are not encrypted.
-    - `token`: for a proxy before the services that asks for a bearer token; the services ask for certificates.
+    - `token`: of an API key, or for a proxy in front of the services that asks for a bearer token. Needs `tls`.
     - `deadline_s`: the deadline of unary calls without a `timeout`, in seconds; 10 by default.
     """
 

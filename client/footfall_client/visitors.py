@@ -22,9 +22,11 @@ from footfall_client.errors import FootfallError, PositionLostError
 from footfall_client.resumption import Item, Resumption
 
 _OF_EVENTS: Final = ("last_event_time", "start_time", "global_visit_id")
+"""Fields whose changes no message reports."""
+_OF_PAGES: Final = ("url", "title", "open_page_count", "page_enter_time")
+"""Fields whose changes are reported only with `include_pages`."""
 _REPEATED_FOR_S: Final = 60.0
 """Changes that a list already has come immediately after it. Later, a change that seems to be older is new."""
-_OF_PAGES: Final = ("url", "title", "open_page_count", "page_enter_time")
 
 
 class LiveChange(NamedTuple):

@@ -11,7 +11,7 @@ from footfall_identity.visit_record import VisitRecord
 
 
 class Kind(StrEnum):
-    """What else has changed than the timeline, as the scripts write it."""
+    """What has changed besides the timeline, as the scripts write it."""
 
     ARRIVED = "A"
     """The visit is new, or goes on after it had ended."""

@@ -1,7 +1,7 @@
 """Generic values in MongoDB: e-mail addresses, telephone numbers and names that too many identities give.
 
 A document says up to which assurance rules do not use a value, and what a person has decided about it. It says what the
-identities say (`sharing.py`), and goes when neither is left. If links have to change, it has a mark
+identities say (`value_counting.py`), and goes when neither is left. If links have to change, it has a mark
 (`is_stale`) until the identities with the value have a note to be linked again, so a crash loses nothing.
 """
 

@@ -28,7 +28,7 @@ from footfall_identity.link_decisions import (
 from footfall_identity.link_store import LinkStore, RecordChange
 from footfall_identity.matching import MAX_CANDIDATES, MatchResult, Sharing, match_contact
 from footfall_identity.redirects import Redirect, all_together
-from footfall_identity.sharing import GenericValues
+from footfall_identity.value_counting import GenericValues
 from footfall_identity.visitor_store import now_ms
 
 _RECORDS_PER_WRITE: Final = 100

@@ -30,7 +30,7 @@ from footfall_identity.matching import Sharing, Status, UnusedReason, match_cont
 from footfall_identity.partitions import Partitions
 from footfall_identity.record_writer import RecordWriter
 from footfall_identity.relinking import Relinker
-from footfall_identity.sharing import GenericValues
+from footfall_identity.value_counting import GenericValues
 from footfall_identity.visitor_notices import VisitorNotices
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
