@@ -220,8 +220,7 @@ class Customers:
         )
         if not sites:
             merged = merged or await self._merged([contact.contact_id])
-            answer.merged_contact_ids.extend({*merged.together(contact.contact_id)} - {contact.contact_id})
-            answer.merged_contact_ids.sort()
+            answer.merged_contact_ids.extend(merged.others(contact.contact_id))
         await self._add_current_names(answer, sites)
         return answer
 

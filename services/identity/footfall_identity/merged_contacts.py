@@ -20,6 +20,10 @@ class MergedContacts:
         resolved = self.resolved(contact_id)
         return [one for one in self._merges.together(contact_id) if self.resolved(one) == resolved]
 
+    def others(self, contact_id: str) -> list[str]:
+        """Return the contacts of `together` besides this one."""
+        return [one for one in self.together(contact_id) if one != contact_id]
+
     def exists(self, contact_id: str) -> bool:
         """Return whether a contact or one that it leads to exists, if its keys are among those given."""
         return self.resolved(contact_id) in self._keys

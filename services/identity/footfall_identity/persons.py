@@ -20,11 +20,7 @@ class Person(NamedTuple):
         """What the events of all names say, as if they had named the current one; None: no event has named any."""
         if all(record.first_ms is None for record in self.records):
             return None
-        return self.records[0] if self._has_one_name else joined(self.records, self.current_id)
-
-    @property
-    def _has_one_name(self) -> bool:
-        return len(self.identity_ids) == 1
+        return self.records[0] if len(self.identity_ids) == 1 else joined(self.records, self.current_id)
 
 
 class Persons:

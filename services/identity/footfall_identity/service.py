@@ -485,9 +485,7 @@ class IdentityService(IdentityServiceServicer):
         )
         if not sites:
             merged = await self._links.merged_contacts([contact.contact_id])
-            response.merged_contact_ids.extend(
-                one for one in merged.together(contact.contact_id) if one != contact.contact_id
-            )
+            response.merged_contact_ids.extend(merged.others(contact.contact_id))
         return json_as_asked(request, response)
 
     async def RenameIdentity(self, request: pb.RenameIdentityRequest, _context: Context) -> pb.RenameIdentityResponse:  # noqa: N802
