@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-# SecantusDB compares each document with each value of an `$in`. A document by its id costs it least in groups of about 25.
+# SecantusDB compares each document with each value of an `$in`: by ids, groups of about 25 cost it least.
 _VALUES_PER_QUERY: Final = 25
 
 
