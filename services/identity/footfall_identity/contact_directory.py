@@ -143,6 +143,7 @@ class ContactDirectory:
         Their identities are linked again: without search keys no rule finds a contact. Needs the index that
         `LinkStore.prepare` makes.
         """
+        await self._links.leave_former_index()
         count = 0
         while records := await self._links.contacts_without_search_keys(_COMPLETED_PER_WRITE):
             if not count:
@@ -156,6 +157,5 @@ class ContactDirectory:
 
 
 def _completed(record: ContactRecord) -> ContactRecord:
-    return replace(
-        with_search_keys(record), is_stale=True, stale_keys=tuple(sorted({*record.keys, *record.stale_keys}))
-    )
+    stale_keys = tuple(sorted({*record.keys, *record.stale_keys}))
+    return with_search_keys(replace(record, is_stale=True, stale_keys=stale_keys))

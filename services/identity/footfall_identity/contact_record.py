@@ -17,6 +17,9 @@ CONTACT_FIELDS: Final = ("email_addresses", "phone_numbers", "first_name", "last
 ANY_ETAG: Final = "*"
 """Required instead of an etag: the contact exists."""
 
+STALE_KEY: Final = "stale"
+"""Among the search keys of a stale contact, so that these are found without an index of their own."""
+
 _ETAG_BYTES: Final = 12
 
 
@@ -140,8 +143,10 @@ class RequestMemory(msgspec.Struct, frozen=True):
 
 def with_search_keys(record: ContactRecord) -> ContactRecord:
     """Return the record with its `search_keys`: at least one, so that contacts without any can be found."""
-    keys = {*record.keys, *name_beginnings(record.first_name, record.last_name)} or {"none"}
-    return replace(record, search_keys=tuple(sorted(keys)))
+    keys = {*record.keys, *name_beginnings(record.first_name, record.last_name)}
+    if record.is_stale:
+        keys.add(STALE_KEY)
+    return replace(record, search_keys=tuple(sorted(keys or {"none"})))
 
 
 def with_match_keys(record: ContactRecord, region: str | None) -> ContactRecord:
@@ -221,8 +226,8 @@ def _marked_stale(before: ContactRecord | None, after: ContactRecord) -> Contact
 def unmarked(before: ContactRecord | None, after: ContactRecord) -> ContactRecord:
     """Return a changed record with the mark that it had before: a note is stored about what has to be linked again."""
     if before is None:
-        return replace(after, stale_keys=(), is_stale=False)
-    return replace(after, stale_keys=before.stale_keys, is_stale=before.is_stale)
+        return with_search_keys(replace(after, stale_keys=(), is_stale=False))
+    return with_search_keys(replace(after, stale_keys=before.stale_keys, is_stale=before.is_stale))
 
 
 def _content(record: ContactRecord) -> ContactRecord:

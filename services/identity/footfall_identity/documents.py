@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-# SecantusDB compares each document with each value of an `$in`: 1,000 in one query take a second, in groups 50 ms.
-_VALUES_PER_QUERY: Final = 50
+# SecantusDB compares each document with each value of an `$in`: by ids, groups of about 25 cost it least.
+_VALUES_PER_QUERY: Final = 25
 
 
-def in_groups(values: Iterable[str]) -> list[list[str]]:
-    """Return these values, each once, in groups for one query."""
+def in_groups(values: Iterable[str], size: int = _VALUES_PER_QUERY) -> list[list[str]]:
+    """Return these values, each once, in groups of `size` for one query."""
     wanted = list(dict.fromkeys(values))
-    return [wanted[start : start + _VALUES_PER_QUERY] for start in range(0, len(wanted), _VALUES_PER_QUERY)]
+    return [wanted[start : start + size] for start in range(0, len(wanted), size)]
 
 
 async def find_any(

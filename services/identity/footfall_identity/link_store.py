@@ -33,13 +33,14 @@ from pymongo.errors import (
     ConnectionFailure,
     DuplicateKeyError,
     ExecutionTimeout,
+    OperationFailure,
     PyMongoError,
     WriteConcernError,
 )
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 from pymongo.uri_parser import parse_uri
 
-from footfall_identity.contact_record import ContactMark, ContactRecord, ContactSync, WrittenBatch
+from footfall_identity.contact_record import STALE_KEY, ContactMark, ContactRecord, ContactSync, WrittenBatch
 from footfall_identity.documents import find_any, in_groups
 from footfall_identity.generic_values import GenericValueStore
 from footfall_identity.identity_record import RECORD_FORM, Decision, IdentityRecord, doubt_key, restricted_to_sites
@@ -65,6 +66,10 @@ _DUPLICATE_KEY: Final = 11_000
 _CONTACT_SYNC: Final = "contact_sync"
 _LINK_RULES: Final = "sharing_limits"  # which was all that earlier versions noted
 _SENT: Final = "contact_sync_marks"
+# For SecantusDB, ten keys of which each has a contact cost a quarter of ten queries, and fifty cost more again.
+_KEYS_PER_QUERY: Final = 10
+# Few of them have identities, so more are asked for together.
+_COHORTS_PER_QUERY: Final = 50
 # Few enough to stay within the time limit on a busy server.
 _CHANGES_PER_WRITE: Final = 100
 # Identities with some match keys that are read to be counted. If there are more, the server counts those of each key.
@@ -83,6 +88,7 @@ _WITHOUT_TIME_LIMIT: Final[Mapping[str, Any]] = {"connectTimeoutMS": 30_000, "so
 # Not sparse: it also finds contacts without search keys. Contacts are matched by it too: an index on `keys` would make
 # each write of a contact half as dear again.
 _SEARCH_INDEX: Final = "contacts.search_keys._id"
+_FORMER_INDEX: Final = "is_stale_1"
 _INDEXES: Final = (
     _SEARCH_INDEX,
     "identities.keys._id",
@@ -91,7 +97,6 @@ _INDEXES: Final = (
     "identities.contact_id",
     "identities.by_hand",
     "identities.is_due",
-    "contacts.is_stale",
     "identities.hash",
     "identities.location",
     "identity_renames.ends",
@@ -554,6 +559,14 @@ class LinkStore:
             documents = await self._contacts.find({"search_keys": None}).limit(size).to_list(None)
         return [msgspec.convert(document, ContactRecord) for document in documents]
 
+    async def leave_former_index(self) -> None:
+        """Give contacts that an earlier version has marked as stale the search key of the mark; drop its index."""
+        async with _translating_errors():
+            if _FORMER_INDEX in await self._contacts.index_information():
+                await self._contacts.update_many({"is_stale": True}, {"$addToSet": {"search_keys": STALE_KEY}})
+                with suppress(OperationFailure):  # another process has dropped it
+                    await self._contacts.drop_index(_FORMER_INDEX)
+
     async def replace_contacts(self, pairs: "list[tuple[ContactRecord | None, ContactRecord]]") -> bool:
         """Replace contacts as `replace` replaces identities."""
         return await self._replace(self._contacts, pairs)
@@ -564,8 +577,19 @@ class LinkStore:
 
     async def matches(self, limits: Mapping[str, int]) -> dict[str, Matches]:
         """Return the contacts with each of these match keys: the first by id, as many as the limit of the key."""
+        groups = in_groups(limits, _KEYS_PER_QUERY)
         async with _translating_errors():
-            found = await asyncio.gather(*(self._matches(key, limit) for key, limit in limits.items()))
+            found = await asyncio.gather(*(self._matches_of({key: limits[key] for key in group}) for group in groups))
+        return {key: matches for part in found for key, matches in part.items()}
+
+    async def _matches_of(self, limits: Mapping[str, int]) -> dict[str, Matches]:
+        """Return the contacts with each of a few match keys. Each key has a query of its own if many have them."""
+        if len(limits) > 1:
+            query = self._contacts.find({"search_keys": {"$in": [*limits]}}, {"keys": 1})
+            documents = await query.limit(min(limits.values())).to_list(None)
+            if len(documents) < min(limits.values()):
+                return {key: _matches_in(documents, key) for key in limits}
+        found = await asyncio.gather(*(self._matches(key, limit) for key, limit in limits.items()))
         return dict(zip(limits, found, strict=True))
 
     async def _matches(self, key: str, limit: int) -> Matches:
@@ -596,7 +620,12 @@ class LinkStore:
 
     async def members_of_any(self, cohorts: Sequence[Cohort], size: int) -> list[str]:
         """Return up to `size` identities that are in one of these cohorts, which have the same field."""
-        return await self._find_ids({cohorts[0].field: {"$in": [cohort.value for cohort in cohorts]}}, size)
+        found: dict[str, None] = {}
+        for group in in_groups((cohort.value for cohort in cohorts), _COHORTS_PER_QUERY):
+            found |= dict.fromkeys(await self._find_ids({cohorts[0].field: {"$in": group}}, size))
+            if len(found) >= size:
+                break
+        return [*found][:size]
 
     async def count_members(self, cohort: Cohort, limit: int | None = None) -> int:
         """Return the number of identities of a cohort, at most `limit`."""
@@ -667,7 +696,7 @@ class LinkStore:
 
     async def stale_contacts(self, size: int, before_ms: int) -> list[ContactRecord]:
         """Return up to `size` contacts that were written before a time and whose identities have to be linked again."""
-        query = {"is_stale": True, "update_ms": {"$lt": before_ms}}
+        query = {"search_keys": STALE_KEY, "update_ms": {"$lt": before_ms}}
         async with _translating_errors():
             documents = await self._contacts.find(query).limit(size).to_list(None)
         return [msgspec.convert(document, ContactRecord) for document in documents]
@@ -682,7 +711,7 @@ class LinkStore:
         for contact, pending_keys in contacts:
             condition = {"_id": contact.contact_id, "rev": contact.rev}
             unset = {"is_stale": "", "stale_keys": ""} | ({} if pending_keys else {"pending_keys": ""})
-            change: dict[str, Any] = {"$unset": unset}
+            change: dict[str, Any] = {"$unset": unset, "$pull": {"search_keys": STALE_KEY}}
             if pending_keys:
                 change["$set"] = {"pending_keys": sorted(pending_keys)}
             writes.append(DeleteOne(condition) if contact.is_deleted else UpdateOne(condition, change))
@@ -751,6 +780,12 @@ def _changing_contacts(
         known = KnownContact.of_record(before)
         if known != KnownContact.of_record(after):
             yield ChangingContact(after.identity_id, known.contact_id, after.last_visit_ids)
+
+
+def _matches_in(contacts: Sequence[Mapping[str, Any]], key: str) -> Matches:
+    """Return those of all contacts with some match keys that have this one."""
+    found = sorted(contact["_id"] for contact in contacts if key in contact["keys"])
+    return Matches(tuple(found), len(found))
 
 
 def _of_doubt(doubt: Doubt, after: str = "") -> dict[str, Any]:

@@ -44,7 +44,7 @@ _TURN_MS: Final = 10_000
 _CONTACTS_PER_STEP: Final = 50
 _MAX_QUEUED: Final = 10_000
 """Contacts that a process remembers; it finds the others by their mark."""
-_COHORTS_PER_QUERY: Final = 200
+_COHORTS_TOGETHER: Final = 500
 _SWEEP_EVERY_S: Final = 10.0
 _LEFT_BEHIND_MS: Final = 10_000
 """A mark that is older than this is found by every process."""
@@ -225,8 +225,8 @@ class Relinker:
         large = {cohort: noted[cohort] for cohort in affected & noted.keys()}
         for field in ("keys", "by_hand"):
             cohorts = sorted(cohort for cohort in affected - noted.keys() if cohort.field == field)
-            for start in range(0, len(cohorts), _COHORTS_PER_QUERY):
-                large |= await self._link_small(cohorts[start : start + _COHORTS_PER_QUERY])
+            for start in range(0, len(cohorts), _COHORTS_TOGETHER):
+                large |= await self._link_small(cohorts[start : start + _COHORTS_TOGETHER])
         await self._notes.request(large, now_ms())
         if large:
             self._has_notes.set()

@@ -13,7 +13,9 @@ from footfall_identity import contact_directory
 from footfall_identity.contact_directory import ContactDirectory, ContactFilter, ContactsPosition
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.link_store import LinkStore
+from footfall_identity.relinking import Relinker
 from footfall_servicekit.errors import RequestError, details_of
+from pymongo import AsyncMongoClient
 
 from tests.tools.contacts import Contacts
 from tests.tools.eventually import eventually
@@ -242,6 +244,26 @@ async def test_a_contact_of_an_earlier_version_is_found_after_it_got_its_search_
     assert await ids() == [f"{number:03}" for number in range(120)]
     completed = await links.contacts_after("", 1_000)
     assert {(one.is_stale, one.stale_keys == one.keys) for one in completed} == {(True, True)}, "they are linked again"
+
+
+async def test_what_an_earlier_version_has_left_to_be_linked_is_linked(
+    links: LinkStore, contacts: Contacts, relinker: Relinker, mongo_url: str, mongo_database: str
+) -> None:
+    """It marked contacts without a search key for that, and had an index of its own."""
+    await contacts.upsert(ContactRecord(contact_id="a", first_name="Kim"))
+    await contacts.upsert(ContactRecord(contact_id="b", first_name="Kim"))
+    await relinker.finish()
+    async with AsyncMongoClient[Any](mongo_url) as client:
+        stored = client[mongo_database]["contacts"]
+        await stored.update_one({"_id": "a"}, {"$set": {"is_stale": True, "stale_keys": ["name:kim"]}})
+        await stored.create_index("is_stale", sparse=True)
+        directory = ContactDirectory(links)
+        await asyncio.gather(directory.complete(), directory.complete())
+        assert [one.contact_id for one in await links.stale_contacts(10, now_ms() + 1_000)] == ["a"]
+        assert set(await stored.index_information()) == {"_id_", "search_keys_1__id_1"}
+    await relinker.finish()
+    linked = await links.contacts_after("", 10)
+    assert [(one.is_stale, one.search_keys) for one in linked] == [(False, ("word:k", "word:kim"))] * 2
 
 
 async def test_a_search_among_many_gives_short_pages_that_name_no_hidden_contact(

@@ -27,5 +27,5 @@ async def test_a_build_may_take_longer_than_a_command(tmp_path: Path, mongo_data
     fields = ("location", "hash", "contact_id", "by_hand", "is_due", "device_peak", "doubt")
     assert made == {
         "identities": {"_id_", "keys_1__id_1", "proven_keys_1__id_1", *(f"{field}_1" for field in fields)},
-        "contacts": {"_id_", "is_stale_1", "search_keys_1__id_1"},
+        "contacts": {"_id_", "search_keys_1__id_1"},
     }

@@ -15,7 +15,7 @@ from footfall_identity.link_decisions import manual_decisions
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.log_consumers import RecordConsumer
-from footfall_identity.matching import MAX_CANDIDATES, Status, match_contact
+from footfall_identity.matching import MAX_CANDIDATES, Matches, Status, match_contact
 from footfall_identity.relink_store import Cohort
 from footfall_identity.relinking import Relinker
 from footfall_servicekit.errors import RequestError
@@ -167,6 +167,25 @@ async def test_impossible_decisions_are_refused(linker: Linker) -> None:
     with pytest.raises(RequestError) as unlinked:
         await linker.unlink("ann", "agent")
     assert unlinked.value.reason == "NOT_LINKED"
+
+
+async def test_contacts_are_found_by_many_keys_together(links: LinkStore, contacts: Contacts) -> None:
+    """By keys of one contact, of several and of none, and by one of more than are read together."""
+    number, names = "+49 30 1234567", {f"email:{number}@shop.example": f"c{number:02}" for number in range(60)}
+    for key, contact_id in names.items():
+        await contacts.upsert(contact(contact_id, key.partition(":")[2], phones=(number,)))
+    await contacts.upsert(contact("last", "7@shop.example"))
+    await contacts.delete("c08")
+    names.pop("email:8@shop.example")
+    everybody = sorted(names.values())
+    expected = {key: Matches((contact_id,), 1) for key, contact_id in names.items()} | {
+        "email:7@shop.example": Matches(("c07", "last"), 2),
+        "email:8@shop.example": Matches((), 0),
+        "phone:+49301234567": Matches(tuple(everybody[:50]), 59),
+    }
+    assert await links.matches(dict.fromkeys(expected, 50)) == expected
+    for key, matches in expected.items():
+        assert await links.matches({key: 50}) == {key: matches}
 
 
 async def is_settled(links: LinkStore) -> bool:
