@@ -143,10 +143,10 @@ class RequestMemory(msgspec.Struct, frozen=True):
 
 def with_search_keys(record: ContactRecord) -> ContactRecord:
     """Return the record with its `search_keys`: at least one, so that contacts without any can be found."""
-    keys = {*record.keys, *name_beginnings(record.first_name, record.last_name)}
+    keys = {*record.keys, *name_beginnings(record.first_name, record.last_name)} or {"none"}
     if record.is_stale:
         keys.add(STALE_KEY)
-    return replace(record, search_keys=tuple(sorted(keys or {"none"})))
+    return replace(record, search_keys=tuple(sorted(keys)))
 
 
 def with_match_keys(record: ContactRecord, region: str | None) -> ContactRecord:
