@@ -5,6 +5,7 @@ only on the batch, the current time and the configuration.
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
@@ -96,6 +97,12 @@ _SUPPRESSED = collector.Outcome(
 )
 
 
+_Outcomes = dict[int, collector.Outcome]
+"""By the position of an event in its batch."""
+_Step = Callable[[Event], collector.Outcome | None]
+"""Changes an event in place; returns its outcome if it is excluded."""
+
+
 class Admission:
     """Admits batches by the rules of one deployment."""
 
@@ -158,30 +165,47 @@ class Admission:
         """Do the same as `admit`, but yield between slices of `most_bytes`, and add the outcomes to `excluded`."""
         staff = self._staff_rules()
         requests = [minimize_context(context, now_ms, self._received_tolerance_ms, staff) for context in batch.contexts]
+        admit = partial(self._admit, requests, staff.sites, now_ms)
+        events: list[tuple[int, Event]] = []
         slice_bytes = 0
         for position, event in enumerate(batch.events):
             size = event.ByteSize()
             if slice_bytes and slice_bytes + size > most_bytes:
+                self._admit_slice(events, admit, excluded)
                 yield
-                slice_bytes = 0
+                events, slice_bytes = [], 0
             slice_bytes += size
-            try:
-                index = event.context_index
-                if size > MAX_EVENT_BYTES:  # all that follows relies on it
-                    outcome: collector.Outcome | None = _TOO_LARGE
-                elif index >= len(requests):
-                    outcome = _NO_CONTEXT
-                else:
-                    outcome = self._admit(event, requests[index], staff.sites, now_ms)
-            except Exception as error:
-                self._failed.failed("admission", exc_info=error, error=type(error).__name__)
-                outcome = _FAILED
-            if outcome is not None:
-                excluded[position] = outcome
+            if size > MAX_EVENT_BYTES:  # all that follows relies on it
+                excluded[position] = _TOO_LARGE
+            else:
+                events.append((position, event))
+        self._admit_slice(events, admit, excluded)
+
+    def _admit_slice(self, events: Sequence[tuple[int, Event]], admit: _Step, excluded: _Outcomes) -> None:
+        """Admit events of a batch, given with their positions, and add the outcomes of excluded ones.
+
+        One step for all events, then the other: a processor runs the same code again faster than other code in turn.
+        """
+        for step in (admit, self._complete):
+            for position, event in events:
+                if position in excluded:
+                    continue
+                try:
+                    outcome = step(event)
+                except Exception as error:
+                    self._failed.failed("admission", exc_info=error, error=type(error).__name__)
+                    outcome = _FAILED
+                if outcome is not None:
+                    excluded[position] = outcome
 
     def _admit(
-        self, event: Event, request: RequestContext, staff_sites: Set[str], now_ms: int
+        self, requests: Sequence[RequestContext], staff_sites: Set[str], now_ms: int, event: Event
     ) -> collector.Outcome | None:
+        """Set all but what `_complete` sets. Returns the outcome of an excluded event."""
+        index = event.context_index
+        if index >= len(requests):
+            return _NO_CONTEXT
+        request = requests[index]
         for step, reason in STEPS:
             broken_rule = step(event)
             if broken_rule is not None:
@@ -203,10 +227,13 @@ class Admission:
         event.staff_reason = event_pb2.STAFF_REASON_SITE if site.name in staff_sites else request.staff_reason
         rejection = self._identify(event, site, now_ms)
         self._derive_ids(event, request.user_agent)
+        return rejection
+
+    def _complete(self, event: Event) -> None:
+        """Mask secrets, and set the title, and the categories of an event that was sent without any."""
         self._redact(event)
         if not event.category:
             event.category = self._category_of(event)
-        return rejection
 
     def _derive_ids(self, event: Event, user_agent: str) -> None:
         """Set the ids of visit, page and user agent. The stored visit id is specific to the site's group."""
