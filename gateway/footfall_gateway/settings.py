@@ -138,9 +138,9 @@ class GatewaySettings(ProcessSettings):
     """Events of one batch (`Collect` call). A full batch is sent, and further beacons start the next one."""
     batch_max_bytes: Annotated[int, OldName("*GROUP_BYTES")] = Field(default=1024 * 1024, ge=1024, le=1024 * 1024)
     """Bytes of one batch. A full batch is sent, and further beacons start the next one."""
-    large_body_bytes: Annotated[int, OldName("*LARGE_BYTES")] = Field(default=64 * 1024, ge=0, le=1024 * 1024)
-    """Size above which a body is sent in separate batches, one at a time, so that other beacons do not wait for it. The
-    bodies of tracking scripts are smaller: browsers send no larger ones from a page that is being left."""
+    large_body_bytes: Annotated[int, OldName("*LARGE_BYTES")] = Field(default=32 * 1024, ge=0, le=1024 * 1024)
+    """Size above which a body is sent in separate batches, one at a time, so that other beacons do not wait for it.
+    Fifty usual events are smaller."""
     large_body_share: float = Field(default=0.25, ge=0.01, le=1)
     """Part of the time in which batches of such bodies may be sent, if one of them has 256 KiB or more: no other batch
     is sent then for three times as long as it took, at most 2 seconds. After smaller bodies it is less. 1: always."""

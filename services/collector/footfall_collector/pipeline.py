@@ -17,8 +17,8 @@ from footfall_collector.event_log import EventLog
 from footfall_collector.service_clients import IdentityClient
 
 _NOT_LOGGED: Final = -1
-_LARGE_BEACON_BYTES: Final = 64 * 1024
-"""Beacons of a batch count as large if they are larger than this on average. A tracking script sends smaller ones."""
+_LARGE_BEACON_BYTES: Final = 32 * 1024
+"""Beacons of a batch count as large if they are larger than this on average. Fifty usual events are smaller."""
 _MIN_PAUSE_S: Final = 0.001
 _STORED = collector.Outcome(status=collector.OUTCOME_STATUS_STORED)
 _IGNORED = {
