@@ -287,7 +287,8 @@ def _parse_query(raw: bytes) -> list[tuple[str, str]]:
 
 def _reject_unknown_parameters(values: Mapping[str, str], operation: Operation[Any, Any]) -> None:
     """Raises Problem 400 for a parameter that the operation does not have: a wrong filter would find everything."""
-    known = [field.encode_name for field in msgspec.structs.fields(operation.query)]
+    query: type[msgspec.Struct] = operation.query
+    known = [*_field_names(query)]
     known += [f"include_{name}{suffix}" for name in operation.includes for suffix in ("", "_detail")]
     for name in values:
         if name not in known:
@@ -304,6 +305,12 @@ def _convert_query(pairs: Sequence[tuple[str, str]], query: type[Query]) -> Quer
         return msgspec.convert(values, query, strict=False)
     except msgspec.ValidationError as error:
         raise Problem(400, format_error(error)) from None
+
+
+@cache
+def _field_names(query: type[msgspec.Struct]) -> Sequence[str]:
+    """The names of the parameters in a query."""
+    return [field.encode_name for field in msgspec.structs.fields(query)]
 
 
 @cache
