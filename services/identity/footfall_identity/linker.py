@@ -73,7 +73,9 @@ class Linker:
             part = wanted[start : start + _RECORDS_PER_WRITE]
             while True:
                 pairs = await self._relinked(part)
-                groups = [pairs[at : at + _RECORDS_PER_WRITE] for at in range(0, len(pairs), _RECORDS_PER_WRITE)]
+                # Others may link the same identities now. If all wrote what stays as it is, each would stop the others.
+                changed = [(before, after) for before, after in pairs if after != before]
+                groups = [changed[at : at + _RECORDS_PER_WRITE] for at in range(0, len(changed), _RECORDS_PER_WRITE)]
                 if all([await self._links.replace(group) for group in groups]):
                     break
             results |= {after.identity_id: after for _, after in pairs}

@@ -126,6 +126,20 @@ async def test_a_repeated_change_makes_no_decision(
     assert decisions(await record_of(links, "ann@shop.example")) == [(Status.LINKED, Rule.EMAIL_ADDRESS, "c1")]
 
 
+async def test_an_identity_whose_link_stays_is_not_written(
+    consumer: RecordConsumer, linker: Linker, links: LinkStore, directory: Directory
+) -> None:
+    """Processes that link the same identities would stop each other again and again."""
+    await directory.upsert(contact("c1", "ann@shop.example"))
+    for name, address in (("ann", "ann@shop.example"), ("bob", "bob@shop.example")):
+        await sign_in(consumer, name, email=address)
+    await directory.upsert(contact("c2", "bob@shop.example"))
+    before = await links.get(["ann", "bob"])
+    assert (before["ann"].contact_id, before["bob"].contact_id) == ("c1", "c2")
+    assert await linker.relink(["ann", "bob"]) == before
+    assert await links.get(["ann", "bob"]) == before, "revisions too"
+
+
 async def test_manual_decisions_prevail(
     consumer: RecordConsumer, links: LinkStore, linker: Linker, directory: Directory
 ) -> None:
