@@ -16,8 +16,9 @@ async def follow_sites(file: Path | None, *parts: tuple[Callable[[Path], Any], C
     if file is None:
         return
 
-    async def take(loaded: list[Any]) -> None:
+    async def take(loaded: list[Any]) -> bool:
         for (_, take_part), value in zip(parts, loaded, strict=True):
             take_part(value)
+        return True
 
     await ReloadingFile(lambda: [load(file) for load, _ in parts], [file]).follow(take)

@@ -49,15 +49,17 @@ class ReloadingFile(Generic[T]):
         _log.info("files have changed and are in use", files=names)
         return self.latest
 
-    async def follow(self, take: Callable[[T], Awaitable[object]] | None = None) -> None:
-        """Check for changes now and each second, until cancelled; each time, pass to `take` what is in use.
+    async def follow(self, take: Callable[[T], Awaitable[bool]] | None = None) -> None:
+        """Check for changes now and each second, until cancelled.
 
-        Returns immediately if there are no files. Raises what `take` raises.
+        What is in use is passed to `take` once, and again each second until it returns True. Returns immediately if
+        there are no files. Raises what `take` raises.
         """
+        taken: T | None = None
         while self._files:
             latest = await asyncio.to_thread(self.current)
-            if take:
-                await take(latest)
+            if take and latest is not taken and await take(latest):
+                taken = latest
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _state(self) -> list[tuple[int, ...]]:

@@ -20,11 +20,14 @@ async def test_sites_and_groups_change_together(tmp_path: Path, monkeypatch: pyt
     sites, groups = load_sites(file), SiteGroups.load(file)
     assert sites.find("bank", "") is None
     following = asyncio.create_task(follow_sites(file, (SiteGroups.load, groups.take), (load_sites, sites.take)))
+    await eventually(lambda: sites.changes == 1)
     with capture_logs() as lines:
         file.write_text(file.read_text() + '[[site]]\nname = "bank"\ngroup = "all"\n')
         await eventually(lambda: sites.find("bank", "") is not None)
         visit_id = new_uuid()
         assert groups.stored_id(visit_id, "bank") == groups.stored_id(visit_id, "shop") != visit_id
+        await asyncio.sleep(0.1)
+        assert sites.changes == 2, "they are taken once: what is remembered of sites is forgotten then"
         lines.clear()
         file.write_text("[[site]]\n")
         await eventually(lambda: "files have changed and cannot be used" in [line["event"] for line in lines])

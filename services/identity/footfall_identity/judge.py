@@ -52,11 +52,12 @@ class Judge:
         """Take a changed file into use until cancelled. Returns immediately if there is none."""
         await self._file.follow(self._take)
 
-    async def _take(self, policy: LinkPolicy) -> None:
+    async def _take(self, policy: LinkPolicy) -> bool:
         self._must_forget |= policy.rules != self._linker.policy.rules
         self._linker.policy = policy
         if self._must_forget:
             await attempt(RequestError, self._forget)
+        return not self._must_forget
 
     async def _forget(self) -> None:
         await self._links.forget_link_rules()
