@@ -571,10 +571,6 @@ class LinkStore:
         """Replace contacts as `replace` replaces identities."""
         return await self._replace(self._contacts, pairs)
 
-    async def replace_contact(self, before: ContactRecord | None, after: ContactRecord) -> bool:
-        """Replace a contact; return False if it was changed meanwhile."""
-        return await self.replace_contacts([(before, after)])
-
     async def matches(self, limits: Mapping[str, int]) -> dict[str, Matches]:
         """Return the contacts with each of these match keys: the first by id, as many as the limit of the key."""
         groups = in_groups(limits, _KEYS_PER_QUERY)

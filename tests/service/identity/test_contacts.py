@@ -232,7 +232,8 @@ async def test_a_contact_of_an_earlier_version_is_found_after_it_got_its_search_
     for number in range(120):
         current = await contacts.upsert(ContactRecord(contact_id=f"{number:03}", first_name="Kim", last_name="Lee"))
         stored = await links.contact(current.contact_id)
-        assert await links.replace_contact(stored, msgspec.structs.replace(current, search_keys=(), is_stale=False))
+        former = msgspec.structs.replace(current, search_keys=(), is_stale=False)
+        assert await links.replace_contacts([(stored, former)])
 
     async def ids() -> list[str]:
         page = await directory.find(ContactFilter(words=("lee",)), [], ContactsPosition(), 1_000)

@@ -202,60 +202,58 @@ async def running_feed(
     await asyncio.wait_for(running, 30)
 
 
-async def test_the_feed_survives_an_unexpected_error(
-    partitions: Partitions,
-    store: VisitorStore,
-    links: LinkStore,
-    notices: VisitorNotices,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+async def feed(
+    store: VisitorStore, links: LinkStore, notices: VisitorNotices, partitions: Partitions
+) -> AsyncIterator[ChangeFeed]:
     async with running_feed(store, links, notices, partitions) as feed:
-        messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter())
-        await anext(messages)
-        read, failures = store.changes, iter([KeyError] * len(partitions.numbers))
+        yield feed
 
-        async def read_after_failing(*arguments: Any) -> Any:
-            if failure := next(failures, None):
-                raise failure
-            return await read(*arguments)
 
-        monkeypatch.setattr(store, "changes", read_after_failing)
-        await eventually(lambda: next(failures, None) is None)
-        [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
-        assert (await asyncio.wait_for(anext(messages), 30)).visitor.visit_id == visit.visit_id
+async def messages_from_now(feed: ChangeFeed) -> AsyncIterator[Any]:
+    """The messages of a call that has begun."""
+    messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter())
+    await anext(messages)
+    return messages
+
+
+async def test_the_feed_survives_an_unexpected_error(
+    partitions: Partitions, store: VisitorStore, feed: ChangeFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = await messages_from_now(feed)
+    read, failures = store.changes, iter([KeyError] * len(partitions.numbers))
+
+    async def read_after_failing(*arguments: Any) -> Any:
+        if failure := next(failures, None):
+            raise failure
+        return await read(*arguments)
+
+    monkeypatch.setattr(store, "changes", read_after_failing)
+    await eventually(lambda: next(failures, None) is None)
+    [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
+    assert (await asyncio.wait_for(anext(messages), 30)).visitor.visit_id == visit.visit_id
 
 
 async def test_a_change_after_a_pause_is_reported_immediately(
-    partitions: Partitions,
-    store: VisitorStore,
-    links: LinkStore,
-    notices: VisitorNotices,
-    monkeypatch: pytest.MonkeyPatch,
+    store: VisitorStore, feed: ChangeFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(change_feed, "_GATHER_S", 60)
-    async with running_feed(store, links, notices, partitions) as feed:
-        messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter())
-        await anext(messages)
-        [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
-        assert (await asyncio.wait_for(anext(messages), 30)).visitor.visit_id == visit.visit_id
+    messages = await messages_from_now(feed)
+    [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
+    assert (await asyncio.wait_for(anext(messages), 30)).visitor.visit_id == visit.visit_id
 
 
 async def test_a_call_that_cannot_know_where_to_begin_fails(
-    partitions: Partitions,
-    store: VisitorStore,
-    links: LinkStore,
-    notices: VisitorNotices,
-    monkeypatch: pytest.MonkeyPatch,
+    store: VisitorStore, feed: ChangeFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def unavailable(_number: int) -> tuple[str, str]:
         raise RequestError.unavailable("Redis does not answer", 1)
 
-    async with running_feed(store, links, notices, partitions) as feed:
-        monkeypatch.setattr(store, "change_bounds", unavailable)
-        with pytest.raises(RequestError, match="Redis does not answer"):
-            await anext(feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter()))
-        monkeypatch.undo()
-        assert (await anext(feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter()))).resume_token
+    monkeypatch.setattr(store, "change_bounds", unavailable)
+    with pytest.raises(RequestError, match="Redis does not answer"):
+        await anext(feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter()))
+    monkeypatch.undo()
+    assert (await anext(feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter()))).resume_token
 
 
 async def test_a_feed_that_misses_changes_ends_its_calls(
@@ -267,8 +265,7 @@ async def test_a_feed_that_misses_changes_ends_its_calls(
     store = visitor_store(partitions, changelog_max_entries=100)
     can_read = asyncio.Event()
     async with running_feed(store, links, notices, partitions, buffer_messages=10_000) as feed:
-        messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter())
-        await anext(messages)
+        messages = await messages_from_now(feed)
         monkeypatch.setattr(store, "changes", _after(can_read, store.changes))
         for _ in range(4):
             await resolve(store, *(admitted("SignIn", new_id(), now_ms(), "ann") for _ in range(1_000)))
@@ -278,8 +275,7 @@ async def test_a_feed_that_misses_changes_ends_its_calls(
         assert ended.value.reason == "RESUME_TOKEN_EXPIRED"
 
         async def a_new_call_gets_changes() -> None:
-            again = feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter())
-            await anext(again)
+            again = await messages_from_now(feed)
             [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
             try:
                 while (await asyncio.wait_for(anext(again), 30)).visitor.visit_id != visit.visit_id:
@@ -291,24 +287,19 @@ async def test_a_feed_that_misses_changes_ends_its_calls(
 
 
 async def test_a_token_of_a_process_that_has_read_more_brings_no_change_twice(
-    partitions: Partitions,
-    store: VisitorStore,
-    links: LinkStore,
-    notices: VisitorNotices,
-    monkeypatch: pytest.MonkeyPatch,
+    partitions: Partitions, store: VisitorStore, feed: ChangeFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     can_read = asyncio.Event()
-    async with running_feed(store, links, notices, partitions) as feed:
-        await anext(feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter()))
-        monkeypatch.setattr(store, "changes", _after(can_read, store.changes))
-        await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
-        token = ".".join([(await store.change_bounds(number))[1] for number in partitions.numbers])
-        messages = feed.watch(pb.WatchVisitorsRequest(resume_token=token), WatchFilter())
-        first = asyncio.ensure_future(anext(messages))
-        await asyncio.sleep(0.3)
-        can_read.set()
-        [late] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "bob"))
-        assert (await asyncio.wait_for(first, 30)).visitor.visit_id == late.visit_id
+    await anext(feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter()))
+    monkeypatch.setattr(store, "changes", _after(can_read, store.changes))
+    await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
+    token = ".".join([(await store.change_bounds(number))[1] for number in partitions.numbers])
+    messages = feed.watch(pb.WatchVisitorsRequest(resume_token=token), WatchFilter())
+    first = asyncio.ensure_future(anext(messages))
+    await asyncio.sleep(0.3)
+    can_read.set()
+    [late] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "bob"))
+    assert (await asyncio.wait_for(first, 30)).visitor.visit_id == late.visit_id
 
 
 def _after(event: asyncio.Event, call: Any) -> Any:

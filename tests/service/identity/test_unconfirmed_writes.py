@@ -22,7 +22,7 @@ NEW = IdentityRecord(identity_id="new", contact_id="c1")
 WRITES: dict[str, Write] = {
     "a new record": lambda links: links.replace([(None, NEW)]),
     "a record that exists already": lambda links: links.replace([(None, NEW), (None, KNOWN)]),
-    "a contact": lambda links: links.replace_contact(None, ContactRecord(contact_id="c1")),
+    "a contact": lambda links: links.replace_contacts([(None, ContactRecord(contact_id="c1"))]),
     "a tombstone": lambda links: links.put_tombstone(Tombstone("e", "hash", 1, "officer", "check")),
     "what makes all durable": lambda links: links.wait_for_journal(),
 }
