@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from footfall_servicekit import logs
 from hypothesis import settings
+from pymongo import MongoClient
 from redis.asyncio import Redis
 
+from deploy.mongo_indexes import make_indexes
 from tests.tools.stores import running_mongo, running_valkey
 from tests.tools.suite import Suite, running_suite
 
@@ -124,10 +126,20 @@ def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def mongo_client(mongo_url: str) -> "Iterator[MongoClient[Any]]":
+    """A client of that server."""
+    with MongoClient[Any](mongo_url) as client:
+        yield client
+
+
 @pytest.fixture
-def mongo_database() -> str:
+def mongo_database(mongo_client: "MongoClient[Any]") -> str:
     """The name of a database that no other test uses."""
-    return f"test_{uuid.uuid4().hex}"
+    name = f"test_{uuid.uuid4().hex}"
+    if "MONGO_URL" not in os.environ:
+        make_indexes(mongo_client[name])
+    return name
 
 
 @pytest.fixture(scope="session")
