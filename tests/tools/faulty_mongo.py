@@ -1,4 +1,4 @@
-"""A proxy before a MongoDB server that reports a fault in the answers to writes, or to other commands.
+"""A proxy before a MongoDB server that delays writes or other commands, or reports a fault in the answers to them.
 
 It runs in threads: closing a client of motor blocks the event loop until the server has answered.
 """
@@ -6,6 +6,7 @@ It runs in threads: closing a client of motor blocks the event loop until the se
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
@@ -40,7 +41,7 @@ FAULTS = {
 
 
 class FaultyMongo(ThreadingTCPServer):
-    """A proxy that changes the answers to `commands`, at first all writes, while it has a `fault`."""
+    """A proxy that changes the answers to `commands`, at first all writes, while it has a `fault`, and delays some."""
 
     daemon_threads = True
 
@@ -51,6 +52,10 @@ class FaultyMongo(ThreadingTCPServer):
         self.url = f"mongodb://127.0.0.1:{self.server_address[1]}"
         self.commands = _WRITES
         self.fault: Fault | None = None
+        self.delays_s: list[float] = []
+        """How long the next of the commands wait, one after the other, while other connections do not."""
+        self.refusals: list[Fault] = []
+        """The faults of the next of the commands, one after the other, before `fault`."""
 
 
 class _Connection(BaseRequestHandler):
@@ -64,11 +69,14 @@ class _Connection(BaseRequestHandler):
                 _, number, _, kind = _HEADER.unpack_from(message)
                 if kind == _OP_MSG and next(iter(_body(message))) in self.server.commands:
                     self._numbers.add(number)
+                    time.sleep(self.server.delays_s.pop(0) if self.server.delays_s else 0)
                 there.sendall(message)
 
     def _answers(self, there: socket.socket) -> None:
         for message in _messages(there):
-            fault = self.server.fault if _HEADER.unpack_from(message)[2] in self._numbers else None
+            fault = None
+            if _HEADER.unpack_from(message)[2] in self._numbers:
+                fault = self.server.refusals.pop(0) if self.server.refusals else self.server.fault
             with suppress(OSError):
                 self.request.sendall(_with_fault(message, fault) if fault else message)
 

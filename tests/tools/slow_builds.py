@@ -1,43 +1,24 @@
-"""A MongoDB-wire server on which commands can be made slow or refused, as its test command `failCommand` does."""
+"""Builds of indexes that are slow or refused, before a MongoDB server."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from pymongo import AsyncMongoClient
+from tests.tools.faulty_mongo import FaultyMongo
 
-from tests.tools.stores import running_mongo
+_MANY = 100
 
 
 @contextmanager
-def mongo_with_test_commands(folder: Path) -> Iterator[str]:
-    """Such a server with its data in `folder`; gives its URL."""
-    with running_mongo(folder, "--enable-test-commands") as url:
-        yield url
+def slow_builds(mongo: FaultyMongo, seconds: float, *, after: int = 0, count: int = _MANY) -> Iterator[None]:
+    """After the next `after` of them, `count` commands `createIndexes` wait so long. Others do not."""
+    mongo.commands, mongo.delays_s = {"createIndexes"}, [0.0] * after + [seconds] * count
+    yield
+    mongo.delays_s = []
 
 
-@asynccontextmanager
-async def slow_builds(url: str, milliseconds: int, *, after: int = 0, count: int | None = None) -> AsyncIterator[None]:
-    """After the next `after` of them, `count` commands `createIndexes`, or all, take so long. Others do not wait."""
-    limit = {} if count is None else {"times": count}
-    async with _fail_command(url, {"skip": after} | limit, blockConnection=True, blockTimeMS=milliseconds):
-        yield
-
-
-@asynccontextmanager
-async def refused_builds(url: str, code: int, count: int) -> AsyncIterator[None]:
+@contextmanager
+def refused_builds(mongo: FaultyMongo, code: int, count: int) -> Iterator[None]:
     """The next `count` times `createIndexes` fails with this code."""
-    async with _fail_command(url, {"times": count}, errorCode=code):
-        yield
-
-
-@asynccontextmanager
-async def _fail_command(url: str, mode: dict[str, int], **data: Any) -> AsyncIterator[None]:
-    async with AsyncMongoClient[Any](url) as client:
-        fail_point = {"configureFailPoint": "failCommand", "data": {"failCommands": ["createIndexes"]} | data}
-        await client.admin.command(fail_point | {"mode": mode})
-        try:
-            yield
-        finally:
-            await client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+    mongo.commands, mongo.refusals = {"createIndexes"}, [{"ok": 0.0, "code": code, "errmsg": "refused"}] * count
+    yield
+    mongo.refusals = []
