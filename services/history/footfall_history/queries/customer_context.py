@@ -31,6 +31,7 @@ from footfall_history.queries.recent_activity import RecentActivity, last_possib
 from footfall_history.storage import TRANSIENT_STORE_ERRORS, Document, Store, Visit
 
 _DAY_MS: Final = 86_400_000
+_ACTIVITY: Final = (parts.CONTEXT_PART_PAGES, parts.CONTEXT_PART_EVENTS)
 _INTERACTIONS: Final = (parts.CONTEXT_PART_INTERACTIONS,)
 _MAX_BYTES: Final = 64 * 1024
 _MAX_CANDIDATES: Final = 10
@@ -182,7 +183,8 @@ class CustomerContexts:
         try:
             await asyncio.gather(
                 _part(search, (parts.CONTEXT_PART_VISITS,), self._add_live_visits(search, visits), until_s),
-                self._add_stored(search, visits, until_s),
+                _part(search, _ACTIVITY, self._add_activity(search, visits), until_s),
+                _part(search, _INTERACTIONS, self._add_interactions(search, visits), until_s),
             )
         finally:
             visits.cancel()
@@ -242,12 +244,6 @@ class CustomerContexts:
         """Whether a visit goes on, and its visitor is this person."""
         is_own = visitor.identity_id in search.identity_ids or (search.is_by_visit and not search.identity_ids)
         return is_own and visitor.last_event_time.ToMilliseconds() >= _now_ms() - self._idle_ms
-
-    async def _add_stored(self, search: _Search, visits: "asyncio.Task[_Visits]", until_s: float) -> None:
-        """Add what the store has. Not together: SecantusDB needs more CPU for two commands at the same time."""
-        activity = (parts.CONTEXT_PART_PAGES, parts.CONTEXT_PART_EVENTS)
-        await _part(search, activity, self._add_activity(search, visits), until_s)
-        await _part(search, _INTERACTIONS, self._add_interactions(search, visits), until_s)
 
     async def _add_activity(self, search: _Search, visits: "asyncio.Task[_Visits]") -> None:
         """Add pages and events."""
