@@ -21,7 +21,8 @@ async def test_events_of_a_visit_come_once_and_are_listed_when_the_position_is_l
     running_history: Running, redis: Any
 ) -> None:
     visit_id, other = str(uuid.uuid4()), str(uuid.uuid4())
-    clicks = [event("AddToCart", visit_id, now_ms() + number) for number in range(8)]
+    at_ms = now_ms()
+    clicks = [event("AddToCart", visit_id, at_ms + number) for number in range(8)]
     async with (
         running_history(PARTITIONS=1) as history,
         history.stub() as stub,
