@@ -11,7 +11,7 @@ from typing import Any, Final
 from pymongo import ASCENDING, MongoClient
 from pymongo.database import Database
 
-_COLLECTIONS: Final = ("contacts", "identities", "visits")
+_COLLECTIONS: Final = ("contacts", "identities", "interactions", "visits")
 _START_MS: Final = 60_000
 """How long the server may take to start."""
 

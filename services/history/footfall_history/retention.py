@@ -1,7 +1,7 @@
 """Removes events and interactions whose retention is over, and visits without events.
 
-TTL indexes are not used: one on events would be a further index to write with each event, and SecantusDB implements TTL
-by reading whole collections under its global lock every minute. The indexes that queries need serve here as well.
+TTL indexes are not used: one on events would be a further index to write with each event. The indexes that queries need
+serve here as well.
 """
 
 import time

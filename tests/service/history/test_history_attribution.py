@@ -192,5 +192,15 @@ async def test_unique_keys_begin_with_the_visit(attributor: Attributor, store: S
 async def test_an_event_moved_since_it_was_read_is_not_reattributed(store: Store) -> None:
     await store.insert_events([{"_id": "e", "visit_id": "v", "order_key": "2", "rev": 1}])
     await store.move_events({"e": "1"})  # by another consumer, which will attribute it
-    assert await store.reattribute([Reattribution({"e": "2"}, {"rev": 5}, [])]) == 0
-    assert await store.reattribute([Reattribution({"e": "1"}, {"rev": 5}, [])]) == 1
+    assert await store.reattribute([Reattribution("v", ["2"], {"rev": 5}, [])]) == 0
+    assert await store.reattribute([Reattribution("v", ["1"], {"rev": 5}, [])]) == 1
+
+
+async def test_an_event_is_reattributed_by_a_later_revision_only(store: Store) -> None:
+    event = {"_id": "e", "visit_id": "v", "order_key": "1", "rev": 1, "session_id": "s"}
+    await store.insert_events([event])
+    fields = {"rev": 3, "identity_id": "$order_key"}  # no text is taken for a field's name
+    assert await store.reattribute([Reattribution("v", ["1"], fields, ["session_id"])]) == 1
+    assert await store.reattribute([Reattribution("v", ["1"], {"rev": 2, "identity_id": "ann"}, ["order_key"])]) == 0
+    stored = {"_id": "e", "visit_id": "v", "order_key": "1", "rev": 3, "identity_id": "$order_key"}
+    assert await store.read_events(["e"]) == [stored]

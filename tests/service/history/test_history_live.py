@@ -110,8 +110,8 @@ async def test_visits_that_no_stream_needs_are_not_read(stub: Any, redis: Any, l
     call.cancel()
     assert answer.event.event.event_name == "AddToCart"
     assert answer.event.stamp.identity_id == "dana"
-    asked = [command for command in listener.commands[before:] if command.get("find") == "visits"]
-    assert [command["filter"] for command in asked] == [{"_id": {"$in": [visit_id]}}]
+    asked = [command for command in listener.commands[before:] if command.get("aggregate") == "visits"]
+    assert [command["pipeline"][0] for command in asked] == [{"$match": {"_id": visit_id}}]
 
 
 async def test_watchers_are_bounded_and_one_that_leaves_makes_room(stub: Any) -> None:

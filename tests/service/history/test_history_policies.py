@@ -39,7 +39,9 @@ from footfall_history.storage.visit import Visit
 from footfall_servicekit.errors import details_of
 from footfall_timeline import State
 from google.protobuf.timestamp_pb2 import Timestamp
+from pymongo import MongoClient
 
+from deploy.mongo_indexes import make_indexes
 from tests.service.history.conftest import ERASURE_KEY, Listener
 from tests.tools.attributions import attribution_at
 from tests.tools.batches import context, message
@@ -137,7 +139,10 @@ async def fill(store: Store, traffic: Traffic, policy: IdentityPolicy) -> int:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Store]:
-    store = Store.open(url, f"test_{uuid.uuid4().hex}", 20_000)
+    name = f"test_{uuid.uuid4().hex}"
+    with MongoClient[Any](url) as client:
+        make_indexes(client[name])
+    store = Store.open(url, name, 20_000)
     try:
         await store.prepare()
         yield store

@@ -70,7 +70,6 @@ async def is_all_handled(redis: Any) -> bool:
 async def test_reattribution_costs_about_as_much_as_storing(
     attributor: Attributor, store: Store, listener: Listener
 ) -> None:
-    """Addressed by a range of keys instead of by id, each event would make SecantusDB read the whole visit."""
     events, costs = sign_ins(40, "\N{GRINNING FACE}" * 500), []
     for part in (events[20:], events[:20]):  # after the second the first is attributed again
         listener.commands.clear()
@@ -86,7 +85,7 @@ async def test_reattribution_costs_about_as_much_as_storing(
         if command.get("update") == store.events.name
         for update in command["updates"]
     ]
-    assert sum(len(update["q"]["_id"]["$in"]) for update in updates) == 20
+    assert sum(len(update["q"]["order_key"]["$in"]) for update in updates) == 20
     await assert_attributed_right(store, events)
 
 

@@ -40,8 +40,8 @@ WRITES: dict[str, Write] = {
     "timelines": lambda store: store.replace_timelines([("v", {"rev": 2})]),
     "starts": lambda store: store.move_visits({"v": {"start_key": "0"}}, ["v"], 1),
     "new events, one of them known": lambda store: store.insert_events([EVENT | {"_id": "f"}, EVENT]),
-    "attributions": lambda store: store.reattribute([Reattribution({"e": "1"}, {"rev": 2}, [])]),
-    "events that name an identity": lambda store: store.erase_naming(["e"], "ann"),
+    "attributions": lambda store: store.reattribute([Reattribution("v", ["1"], {"rev": 2}, [])]),
+    "events that name an identity": lambda store: store.erase_naming(["e"]),
     "conflicts": lambda store: store.flag_conflicts(["e"]),
     "a tombstone": lambda store: store.put_tombstone("hash", 1, "check"),
     "the journal": lambda store: store.journal(),
@@ -79,7 +79,7 @@ async def test_every_write_says_that_the_store_is_unavailable(
 async def test_visits_that_cannot_be_read_now_say_that_the_store_is_unavailable(
     mongo: FaultyMongo, store: Store
 ) -> None:
-    mongo.commands, mongo.fault = {"find"}, FULL_DISK
+    mongo.commands, mongo.fault = {"aggregate"}, FULL_DISK
     with pytest.raises(TemporaryRefusalError) as refused:
         await anext(store.each_visit({"start_key": "1"}))
     assert refused.value.code == FULL_DISK["code"]

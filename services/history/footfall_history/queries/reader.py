@@ -152,7 +152,7 @@ class Reader:
         keys = (await self._store.page_keys([page_id], site_filter(sites))).get(page_id)
         if not keys:
             return None
-        query = EventQuery({"page_id": page_id}, IS_ENTRY | site_filter(sites), None)
+        query = EventQuery({"page_id": page_id}, {"event_name": PAGE_ENTERED} | site_filter(sites), None)
         found = await self._store.events_in_order(query, keys.entered, "", resources.PAGE_FIELDS).take(1)
         return resources.page_message(found[0], keys.exited) if found else None
 

@@ -1,9 +1,9 @@
 """Reads events or visits in key order by ranges of keys, so that a page costs the same however many there are.
 
-MongoDB proper reads an index as far as the limit says. SecantusDB reads everything that an index finds, then sorts and
-cuts: four seconds for any page of a visit of 100,000 events. So the first range covers half a second. Ranges grow while
-they find little, and each is read to its end before the next. They only determine how much is read at a time: the
-result does not depend on them.
+MongoDB proper reads an index as far as the limit says. SecantusDB's server reads everything that an index finds, then
+sorts and cuts: half a second for any page of a visit of 100,000 events. So the first range covers half a second. Ranges
+grow while they find little, and each is read to its end before the next. They only determine how much is read at a
+time: the result does not depend on them.
 """
 
 import time

@@ -1,5 +1,6 @@
 """The indexes of history's collections, and which work needs them."""
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -81,3 +82,20 @@ INDEXES: Final = {index.name: index for index in _INDEXES}
 def index_names(*needs: Need) -> list[str]:
     """The names of the indexes that are needed for this."""
     return [name for name, index in INDEXES.items() if index.need in needs]
+
+
+def match_stages(collection: str, where: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The stages of an aggregation for a filter: first what the index on its first field serves alone, then the rest.
+
+    SecantusDB's server uses an index only for a first stage without other conditions. MongoDB joins the stages.
+    """
+    field = next(iter(where), "_id")
+    served: dict[str, Any] = {}
+    for name in [field] if field == "_id" else INDEXES[f"{collection}.{field}"].fields:
+        if name not in where:
+            break
+        served[name] = where[name]
+        if isinstance(where[name], Mapping):  # no equality
+            break
+    rest = {name: condition for name, condition in where.items() if name not in served}
+    return [{"$match": part} for part in (served, rest) if part]

@@ -92,11 +92,13 @@ async def erase_in_visit(
         upper = order_key(erase_time_ms + 1, "")
         naming = _cursor(store, visit, {"names_identity_id": identity}, "", upper)
         while events := await naming.take(_EVENTS_PER_READ):
-            count += await store.erase_naming([event["_id"] for event in events], identity)
+            count += await store.erase_naming([event["_id"] for event in events])
         about = {"subject": subject("visit_id", visit_id)}
         async for interaction in store.each_interaction(about):
             if visit.owner_at(interaction["order_key"]) is None:
-                interaction_count += await store.remove_interactions({"_id": interaction["_id"]} | about)
+                # One that has changed since is left to the writer that changed it.
+                one = {"_id": interaction["_id"], "rev": interaction["rev"]}
+                interaction_count += await store.remove_interactions(one)
     await _replace(store, tombstones, visit_id, lambda visit: visit.without_identity(identity))
     return is_changed, count, interaction_count
 
@@ -117,15 +119,15 @@ def reattributions_of(visit: Visit, events: Iterable[Document]) -> list[Reattrib
 
     Events of erased identities are erased with it.
     """
-    similar: dict[tuple[Attribution, tuple[str, ...], bool], dict[str, str]] = defaultdict(dict)
+    similar: dict[tuple[Attribution, tuple[str, ...], bool], list[str]] = defaultdict(list)
     for event in events:
         part = visit.range_at(event["order_key"])
         removed = erasable(of_system=is_system(event)) if part.is_erased else ()
         erases = part.is_erased and not event.get("erased")
-        similar[part.attribution, removed, erases][event["_id"]] = event["order_key"]
+        similar[part.attribution, removed, erases].append(event["order_key"])
     reattributions = []
     for (attribution, removed, erases), keys in similar.items():
         fields, absent = attribution_fields(attribution, visit.rev)
         fields |= {"erased": True} if removed else {}
-        reattributions.append(Reattribution(keys, fields, [*absent, *removed], erases))
+        reattributions.append(Reattribution(visit.visit_id, keys, fields, [*absent, *removed], erases))
     return reattributions

@@ -43,6 +43,7 @@ from pymongo import (
     ASCENDING,
     DESCENDING,
     AsyncMongoClient,
+    DeleteMany,
     ReadPreference,
     ReplaceOne,
     ReturnDocument,
@@ -63,7 +64,7 @@ from pymongo.write_concern import WriteConcern
 
 from footfall_history.storage.documents import DEVICE_FIELDS, NO_REVISION, Document, erasable, ignored_in
 from footfall_history.storage.event_cursor import EventCursor
-from footfall_history.storage.indexes import INDEXES, Need, index_names
+from footfall_history.storage.indexes import INDEXES, Need, index_names, match_stages
 from footfall_history.storage.interactions import subject
 
 
@@ -80,8 +81,8 @@ TRANSIENT_STORE_ERRORS: Final = (ConnectionFailure, WriteConcernError, Temporary
 index that a query needs. A later attempt may succeed."""
 
 _DUPLICATE_KEY: Final = 11000
-# SecantusDB compares each document that meets the other conditions with each id of an `$in`. Measured: 0.1 ms per id in
-# a group of 50, 0.7 ms in one of 500. So ids are queried in small groups, concurrently.
+# SecantusDB's server compares each document that it finds with each id of an `$in`. Measured with all fields: 15 µs per
+# id in a group of 50, 20 in one of 1,000.
 _IDS_PER_QUERY: Final = 50
 _IDS_PER_RARE_QUERY: Final = 1_000
 """Of which hardly any document meets the other conditions."""
@@ -93,8 +94,7 @@ _WITHOUT_TIME_LIMIT: Final[Mapping[str, Any]] = {"connectTimeoutMS": 30_000, "so
 _RETRY_S: Final = 0.5
 # Documents per answer, as far as they fit into 16 MB. The default is 101.
 _LARGE_BATCH: Final = 100_000
-# Commands of others wait behind each bulk write. Measured in SecantusDB on a busy machine: 2 ms per operation and
-# 0.3 ms per id.
+# Measured in SecantusDB's server: 10 ms for so many operations of one event, or for so many events of five operations.
 _UPDATES_PER_COMMAND: Final = 50
 _EVENTS_PER_COMMAND: Final = 250
 
@@ -122,13 +122,14 @@ class Refusals(NamedTuple):
 
 
 class Reattribution(NamedTuple):
-    """Sets and removes fields of events whose attribution is of an earlier revision than that in `fields`.
+    """Sets and removes fields of events of a visit whose attribution is of an earlier revision than that in `fields`.
 
-    `keys`: order keys by document id, as they were read. An event whose key has changed since is left to the writer
-    that changed it. `erases`: the events lose content.
+    `keys`: their order keys, as they were read. An event whose key has changed since is left to the writer that changed
+    it. `erases`: the events lose content.
     """
 
-    keys: Mapping[str, str]
+    visit_id: str
+    keys: Sequence[str]
     fields: Document
     removed: Collection[str]
     erases: bool = False
@@ -138,7 +139,7 @@ class EventQuery(NamedTuple):
     """Events that can be read in order.
 
     - `parent`: an equality on a field that an index has before `order_key`.
-    - `conditions`: further conditions.
+    - `conditions`: further conditions, on other fields.
     - `start_ms` and `end_ms`: the times of the first and the last of them as far as known, in milliseconds since the
       epoch.
     - `newest_first`: from the last one to the first.
@@ -322,7 +323,7 @@ class Store:
         """Those of these visits that are no longer of revision 0, as `read_visits`. Hardly any should be."""
         changed = {"rev": {"$gt": 0}}
         return await _find_by(
-            self.visits, "_id", visit_ids, _INGESTED_FIELDS, first=changed, group_size=_IDS_PER_RARE_QUERY
+            self.visits, "_id", visit_ids, _INGESTED_FIELDS, where=changed, group_size=_IDS_PER_RARE_QUERY
         )
 
     async def begin_visits(self, documents: Sequence[Document]) -> Refusals:
@@ -367,13 +368,13 @@ class Store:
         operations: list[UpdateOne | UpdateMany] = []
         for visit_id, start in starts.items():
             bare = {name: value for name, value in start.items() if name not in DEVICE_FIELDS}
-            where: Document = {"_id": visit_id, "start_key": {"$gt": start["start_key"]}}
-            operations += [
-                UpdateOne(where | {"forgotten": {"$ne": True}}, {"$set": start}),
-                UpdateOne(where | {"forgotten": True}, {"$set": bare}),
-            ]
+            is_earlier = {"$gt": ["$start_key", start["start_key"]]}
+            is_of_device = {"$and": [is_earlier, {"$ne": ["$forgotten", True]}]}
+            # After the first change, the start is not earlier any more.
+            change = _change_if(is_of_device, start) + _change_if(is_earlier, bare)
+            operations.append(UpdateOne({"_id": visit_id}, change))
         operations += [
-            UpdateOne({"_id": visit_id, "site_key": {"$gt": origin["site_key"]}}, {"$set": origin})
+            UpdateOne({"_id": visit_id}, _change_if({"$gt": ["$site_key", origin["site_key"]]}, origin))
             for visit_id, origin in origins.items()
         ]
         if touched:
@@ -412,7 +413,7 @@ class Store:
     async def move_events(self, keys: Mapping[str, str]) -> None:
         """Set an earlier order key of events, by document id. An event that is moved loses its attribution."""
         operations = [
-            UpdateOne({"_id": id_, "order_key": {"$gt": key}}, {"$set": {"order_key": key, "rev": NO_REVISION}})
+            UpdateOne({"_id": id_}, _change_if({"$gt": ["$order_key", key]}, {"order_key": key, "rev": NO_REVISION}))
             for id_, key in keys.items()
         ]
         if operations:
@@ -429,28 +430,28 @@ class Store:
         At most `limit` per group of 50 visits.
         """
         self._require_index(self.events, ["visit_id"])
-        outdated = {"rev": {"$lt": rev}, "order_key": {"$gte": from_key}}
+        outdated = {"order_key": {"$gte": from_key}, "rev": {"$lt": rev}}
         fields = ["visit_id", "rev", *REATTRIBUTION_FIELDS]
-        return await _find_by(self.events, "visit_id", visit_ids, fields, first=outdated, limit=limit)
+        return await _find_by(self.events, "visit_id", visit_ids, fields, where=outdated, limit=limit)
 
     async def reattribute(self, reattributions: Iterable[Reattribution]) -> int:
         """Attribute events again whose attribution is of an earlier revision. Returns how many there were.
 
         Writes commands of a bounded size. What one has done remains when a later one fails, and is not done twice.
         """
-        matched = 0
+        self._require_index(self.events, ["visit_id"])
+        count = 0
         for operations in _update_commands(reattributions):
-            matched += (await self.events.bulk_write(operations, ordered=False)).matched_count
-        return matched
+            count += (await self.events.bulk_write(operations, ordered=False)).modified_count
+        return count
 
-    async def erase_naming(self, ids: Sequence[str], identity: str) -> int:
-        """Erase those of these events that name this identity. Returns how many there were."""
+    async def erase_naming(self, ids: Sequence[str]) -> int:
+        """Erase these events, which name an identity. Returns how many of them no other process has erased."""
         removed = erasable(of_system=True)  # only system events name identities
         change = {"$set": {"erased": True}, "$unset": dict.fromkeys(removed, "")}
         count = 0
         for group in _groups(ids):
-            where = {"_id": {"$in": group}, "names_identity_id": identity}
-            count += (await self.events.update_many(where, change)).modified_count
+            count += (await self.events.update_many({"_id": {"$in": group}}, change)).modified_count
         return count
 
     async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
@@ -458,7 +459,7 @@ class Store:
         self._require_index(self.events, ["names_hash"])
         found = await self.events.aggregate(
             [
-                {"$match": {"names_hash": names_hash, "order_key": {"$lt": upper_key}}},
+                *match_stages(self.events.name, {"names_hash": names_hash, "order_key": {"$lt": upper_key}}),
                 {"$group": {"_id": "$visit_id", "name": {"$first": "$names_identity_id"}}},
             ]
         ).to_list(None)
@@ -509,7 +510,9 @@ class Store:
     async def each_interaction(self, where: Document) -> AsyncIterator[Document]:
         """All matching interactions in order, fetched as they are needed."""
         self._require_index(self.interactions, where)
-        async for group in _in_groups(self.interactions.find(where).sort("order_key", ASCENDING), _IDS_PER_QUERY):
+        order = {"order_key": ASCENDING}
+        cursor = _cursor(self.interactions, where, order=order, batch_size=_IDS_PER_QUERY)
+        async for group in _in_groups(cursor, _IDS_PER_QUERY):
             for interaction in group:
                 yield interaction
 
@@ -556,7 +559,8 @@ class Store:
         expired = self.visits.find({"start_key": upper}, fields, batch_size=_IDS_PER_QUERY)
         while visits := await expired.to_list(_IDS_PER_QUERY):
             ids = [visit["_id"] for visit in visits]
-            removed += (await self.events.delete_many({"visit_id": {"$in": ids}, "order_key": upper})).deleted_count
+            old_events = [DeleteMany({"visit_id": visit_id, "order_key": upper}) for visit_id in ids]
+            removed += (await self.events.bulk_write(old_events, ordered=False)).deleted_count
             in_use = await self.last_keys(visits)
             over = [visit["_id"] for visit in visits if visit["_id"] not in in_use and visit["touched_ms"] < at_ms]
             if over:
@@ -636,7 +640,7 @@ class Store:
     def visit_groups(self, where: Document, size: int) -> AsyncIterator[list[Document]]:
         """All matching visits in order, in groups of up to `size`, fetched as they are needed."""
         self._require_index(self.visits, where)
-        return _in_groups(self.visits.find(where).sort("start_key", ASCENDING), size)
+        return _in_groups(_cursor(self.visits, where, order={"start_key": ASCENDING}, batch_size=size), size)
 
     def touched_visits(self, since_ms: int, size: int, newest: int = 0) -> AsyncIterator[list[Document]]:
         """The visits last touched at or after a time, in groups of up to `size`, fetched as they are needed.
@@ -653,9 +657,11 @@ class Store:
         """The last matching event of each of these visits that has one."""
         self._require_index(self.events, ["visit_id"])
         ids = [*visit_ids]
-        last = [("order_key", DESCENDING)]
-        queries = [self.events.find_one({"visit_id": visit_id, **where}, fields, sort=last) for visit_id in ids]
-        return {id_: found for id_, found in zip(ids, await asyncio.gather(*queries), strict=True) if found}
+        queries = [
+            _first(self.events, "order_key", {"visit_id": visit_id, **where}, 1, fields, newest_first=True)
+            for visit_id in ids
+        ]
+        return {id_: found[0] for id_, found in zip(ids, await asyncio.gather(*queries), strict=True) if found}
 
     async def ignored_events(
         self, visit_id: str, conditions: Document, limit: int, fields: Sequence[str]
@@ -673,11 +679,7 @@ class Store:
 
         @_classified
         async def read(keys: Document, limit: int) -> list[Document]:
-            stages: list[Document] = [{"$match": {"start_key": keys}}]
-            stages += [{"$match": where}] if where else []
-            stages += [{"$sort": {"start_key": ASCENDING}}, {"$limit": limit}]
-            stages += [{"$project": dict.fromkeys(fields, 1)}] if fields else []
-            return await self.visits.aggregate(stages, batchSize=limit).to_list(None)
+            return await _first(self.visits, "start_key", {"start_key": keys} | where, limit, fields)
 
         return EventCursor(read, lower, upper, None, key="start_key")
 
@@ -689,14 +691,14 @@ class Store:
         They come with all fields or these in groups of up to `size`, fetched as they are needed.
         """
         self._require_index(self.events, ["visit_id"])
-        found = self.events.find({"visit_id": {"$in": [*visit_ids]}, **where}, fields, batch_size=size)
-        return _in_groups(found.sort([("visit_id", ASCENDING), ("order_key", ASCENDING)]), size)
+        where = {"visit_id": _one_of([*visit_ids]), **where}
+        order = {"visit_id": ASCENDING, "order_key": ASCENDING}
+        return _in_groups(_cursor(self.events, where, fields, order=order, batch_size=size), size)
 
     async def first_start_key(self, where: Document) -> str | None:
         """The start key of the first matching visit."""
-        self._require_index(self.visits, where)
-        found = await self.visits.find_one(where, ["start_key"], sort=[("start_key", ASCENDING)])
-        return found["start_key"] if found else None
+        found = await self.find_visits(where, 1, ["start_key"])
+        return found[0]["start_key"] if found else None
 
     async def last_keys(self, visits: Sequence[Document]) -> dict[str, str]:
         """The order key of the last event of these visits, by visit; visits without events are absent.
@@ -722,16 +724,11 @@ class Store:
     ) -> EventCursor:
         """The events of a query in its order, between a key and another if it is not empty: all fields or these."""
         self._require_index(self.events, query.parent)
-        direction = _direction(query.newest_first)
 
         @_classified
         async def read(keys: Document, limit: int) -> list[Document]:
-            # In two stages: SecantusDB bounds an index only by a filter without other conditions. MongoDB joins them.
-            stages: list[Document] = [{"$match": query.parent | {"order_key": keys}}]
-            stages += [{"$match": query.conditions}] if query.conditions else []
-            stages += [{"$sort": {"order_key": direction}}, {"$limit": limit}]
-            stages += [{"$project": dict.fromkeys(fields, 1)}] if fields else []
-            return await self.events.aggregate(stages, batchSize=limit).to_list(None)
+            where = query.parent | {"order_key": keys} | query.conditions
+            return await _first(self.events, "order_key", where, limit, fields, newest_first=query.newest_first)
 
         return EventCursor(read, lower, upper, query.start_ms, query.end_ms, newest_first=query.newest_first)
 
@@ -755,7 +752,9 @@ class Store:
         """Groups of the matching events with one of these values in a field. A group must have a single value."""
         self._require_index(self.events, [field])
         queries = [
-            self.events.aggregate([{"$match": {field: {"$in": part}, **where}}, {"$group": group}]).to_list(None)
+            self.events.aggregate(
+                [*match_stages(self.events.name, {field: _one_of(part), **where}), {"$group": group}]
+            ).to_list(None)
             for part in _groups([*values])
         ]
         return [row for answer in await asyncio.gather(*queries) for row in answer]
@@ -763,15 +762,15 @@ class Store:
     async def first_received(self, where: Document) -> Document | None:
         """The matching event that was received first."""
         self._require_index(self.events, where)
-        found: Document | None = await self.events.find_one(where, sort=[("received_ms", ASCENDING)])
-        return found
+        found = await _first(self.events, "received_ms", where, 1, None)
+        return found[0] if found else None
 
     async def identity_ids(self, where: Document, from_id: str, limit: int) -> list[str]:
         """The first identities of matching visits in order, from an id on."""
         self._require_index(self.visits, where)
         found = await self.visits.aggregate(
             [
-                {"$match": where},
+                *match_stages(self.visits.name, where),
                 {"$unwind": "$identities"},
                 {"$match": {"identities": {"$gte": from_id}}},
                 {"$group": {"_id": "$identities"}},
@@ -815,12 +814,40 @@ async def _first(
     newest_first: bool = False,
 ) -> list[Document]:
     """The first matching documents in the order of a key, or the last ones from the last on."""
-    found = collection.find(where, fields, batch_size=limit).sort(key, _direction(newest_first))
-    return await found.limit(limit).to_list(None)
+    order = {key: DESCENDING if newest_first else ASCENDING}
+    found: list[Document] = await _cursor(collection, where, fields, order=order, limit=limit).to_list(None)
+    return found
 
 
-def _direction(newest_first: bool) -> int:
-    return DESCENDING if newest_first else ASCENDING
+def _cursor(
+    collection: "AsyncIOMotorCollection[Any]",
+    where: Mapping[str, Any],
+    fields: Sequence[str] | None = None,
+    *,
+    order: Mapping[str, int] = _ANY,
+    limit: int = 0,
+    batch_size: int = _LARGE_BATCH,
+) -> Any:
+    """A cursor over the matching documents in an order: all fields or these."""
+    stages = match_stages(collection.name, where)
+    stages += [{"$sort": order}] if order else []
+    stages += [{"$limit": limit}] if limit else []
+    stages += [{"$project": dict.fromkeys(fields, 1)}] if fields else []
+    return collection.aggregate(stages, batchSize=batch_size)
+
+
+def _one_of(values: Sequence[str]) -> Any:
+    """A condition on a field. Of a single value, an index also serves a condition on the next field."""
+    return values[0] if len(values) == 1 else {"$in": values}
+
+
+def _change_if(condition: Document, fields: Mapping[str, Any], removed: Iterable[str] = ()) -> list[Document]:
+    """An update that sets and removes fields if a condition holds, and else changes nothing.
+
+    In the filter, the condition would keep SecantusDB's server from using an index.
+    """
+    values = {name: {"$literal": value} for name, value in fields.items()} | dict.fromkeys(removed, "$$REMOVE")
+    return [{"$set": {name: {"$cond": [condition, value, f"${name}"]} for name, value in values.items()}}]
 
 
 async def _retried(ask: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -855,22 +882,16 @@ async def _insert(
 
 
 def _update_commands(reattributions: Iterable[Reattribution]) -> Iterator[list[UpdateMany]]:
-    """The operations of each command. Events are addressed by id: SecantusDB always bounds an index on `_id`.
-
-    For a range of keys with further conditions it would read the whole visit for each operation. Measured in a visit of
-    800 events: 1 ms instead of 200 ms.
-    """
+    """The operations of each command."""
     part: list[UpdateMany] = []
     count = 0
-    for keys, fields, removed, _ in reattributions:
-        where: Document = {"rev": {"$lt": fields["rev"]}}
-        change = {"$set": fields} | ({"$unset": dict.fromkeys(removed, "")} if removed else {})
-        for group in _groups([*keys]):
+    for visit_id, keys, fields, removed, _ in reattributions:
+        change = _change_if({"$lt": ["$rev", fields["rev"]]}, fields, removed)
+        for group in _groups(keys):
             if len(part) == _UPDATES_PER_COMMAND or count + len(group) > _EVENTS_PER_COMMAND:
                 yield part
                 part, count = [], 0
-            unmoved = {"_id": {"$in": group}, "order_key": {"$in": [keys[id_] for id_ in group]}}
-            part.append(UpdateMany(unmoved | where, change))
+            part.append(UpdateMany({"visit_id": visit_id, "order_key": {"$in": group}}, change))
             count += len(group)
     if part:
         yield part
@@ -887,19 +908,13 @@ async def _find_by(
     values: Iterable[str],
     fields: Sequence[str] | None = None,
     *,
-    first: Mapping[str, Any] = _ANY,
     where: Mapping[str, Any] = _ANY,
     limit: int = 0,
     group_size: int = _IDS_PER_QUERY,
 ) -> list[Document]:
-    """The documents with one of these values in a field. SecantusDB checks conditions in their order.
-
-    `first`: conditions that most documents do not meet, on fields that no index begins with. `where`: others.
-    """
+    """The documents with one of these values in a field that also meet other conditions."""
     queries = [
-        collection.find({**first, field: {"$in": group}, **where}, fields, batch_size=_LARGE_BATCH)
-        .limit(limit)
-        .to_list(None)
+        _cursor(collection, {field: _one_of(group), **where}, fields, limit=limit).to_list(None)
         for group in _groups([*values], group_size)
     ]
     return [document for found in await asyncio.gather(*queries) for document in found]
