@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from footfall_identity.contact_names import begin_all, stored_beginning
 from footfall_identity.contact_record import ContactRecord, with_search_keys
-from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 
 _MAX_EXAMINED: Final = 5_000
@@ -110,17 +109,6 @@ class ContactDirectory:
         found = await self._visible(matching, sites)
         position = ContactsPosition(found[size - 1].contact_id) if len(found) > size else None
         return ContactsPage(found[:size], position)
-
-    async def at_most_one(
-        self, conditions: ContactFilter, size: int
-    ) -> list[tuple[ContactRecord, list[IdentityRecord]]] | None:
-        """Return the contact that meets conditions, if there is one, with the first `size` of its identities, by id.
-
-        None if several contacts have the search key: `find` finds those.
-        """
-        self._require_search(conditions)
-        found = await self._links.contacts_with_identities({"search_keys": conditions.search_key}, 2, size)
-        return None if len(found) > 1 else [one for one in found if conditions.matches(one[0])]
 
     def _require_search(self, conditions: ContactFilter) -> None:
         if conditions.search_key and not self._is_complete:

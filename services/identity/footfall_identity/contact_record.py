@@ -225,9 +225,11 @@ def _marked_stale(before: ContactRecord | None, after: ContactRecord) -> Contact
 
 def unmarked(before: ContactRecord | None, after: ContactRecord) -> ContactRecord:
     """Return a changed record with the mark that it had before: a note is stored about what has to be linked again."""
-    if before is None:
-        return with_search_keys(replace(after, stale_keys=(), is_stale=False))
-    return with_search_keys(replace(after, stale_keys=before.stale_keys, is_stale=before.is_stale))
+    stale_keys = before.stale_keys if before else ()
+    if before and before.is_stale:
+        return replace(after, stale_keys=stale_keys)
+    search_keys = tuple(key for key in after.search_keys if key != STALE_KEY)
+    return replace(after, stale_keys=stale_keys, is_stale=False, search_keys=search_keys)
 
 
 def _content(record: ContactRecord) -> ContactRecord:

@@ -84,10 +84,7 @@ class Customers:
         conditions = requests.contact_filter(wanted, self._phone_region)
         if not conditions.search_key:
             raise RequestError.invalid(request.WhichOneof("customer") or "customer", "must not be empty")
-        # Most often there is one. A site may know only some of several.
-        one_or_none = None if sites else await self._directory.at_most_one(conditions, _MAX_IDENTITIES + 1)
-        known = {contact.contact_id: linked for contact, linked in one_or_none or ()}
-        found = await self._candidates(conditions, sites) if one_or_none is None else [one for one, _ in one_or_none]
+        found = await self._candidates(conditions, sites)
         merged = None
         if not sites:
             merged = await self._merged([one.contact_id for one in found])
@@ -96,9 +93,7 @@ class Customers:
                 found = await self._contacts(leading)
         if len(found) != 1:
             return pb.GetCustomerResponse(candidates=map(messages.contact, found))
-        linked = known.get(found[0].contact_id)
-        if linked is None:
-            linked = await self._links.linked_to(found[0].contact_id, "", _MAX_IDENTITIES + 1, sites)
+        linked = await self._links.linked_to(found[0].contact_id, "", _MAX_IDENTITIES + 1, sites)
         return await self._with_visitors(await self._of_contact(found[0], linked, sites, merged), linked, sites)
 
     async def _candidates(self, conditions: ContactFilter, sites: list[str]) -> list[ContactRecord]:
@@ -194,11 +189,8 @@ class Customers:
     async def _contact(self, contact_id: str, sites: list[str]) -> tuple[ContactRecord | None, list[IdentityRecord]]:
         """Return a contact and its identities, one more than are shown.
 
-        For sites, both are read also if the contact is not there. So the duration does not reveal whether it is.
+        Both are read also if the contact is not there. So the duration does not reveal to a site whether it is.
         """
-        if not sites:
-            found = await self._links.contacts_with_identities({"_id": contact_id}, 1, _MAX_IDENTITIES + 1)
-            return next(((contact, linked) for contact, linked in found if not contact.is_deleted), (None, []))
         contact, linked = await asyncio.gather(
             self._links.contact(contact_id), self._links.linked_to(contact_id, "", _MAX_IDENTITIES + 1, sites)
         )

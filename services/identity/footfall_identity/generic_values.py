@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 from msgspec.structs import replace
 
-from footfall_identity.documents import find_any, has_replaced
+from footfall_identity.documents import find_any, find_with, has_replaced
 
 
 class GenericValue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -105,9 +105,9 @@ class GenericValueStore:
 
     async def stale(self, size: int, before_ms: int) -> list[GenericValue]:
         """Return up to `size` values that were marked before a time."""
-        query = {"is_stale": True, "update_ms": {"$lt": before_ms}}
+        stale, before = {"is_stale": True}, {"update_ms": {"$lt": before_ms}}
         async with self._translating_errors():
-            return _values(await self._values.find(query).limit(size).to_list(None))
+            return _values(await find_with(self._values, stale, before, limit=size).to_list(None))
 
     async def unmark(self, value: GenericValue) -> None:
         """Remove the mark of a value, unless it has been changed meanwhile."""

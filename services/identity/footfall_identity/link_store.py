@@ -41,7 +41,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from pymongo.uri_parser import parse_uri
 
 from footfall_identity.contact_record import STALE_KEY, ContactMark, ContactRecord, ContactSync, WrittenBatch
-from footfall_identity.documents import find_any, in_groups
+from footfall_identity.documents import find_any, find_with, in_groups
 from footfall_identity.generic_values import GenericValueStore
 from footfall_identity.identity_record import RECORD_FORM, Decision, IdentityRecord, doubt_key, restricted_to_sites
 from footfall_identity.known_contact import NO_CONTACT, UNKNOWN_CONTACT, KnownContact
@@ -66,10 +66,8 @@ _DUPLICATE_KEY: Final = 11_000
 _CONTACT_SYNC: Final = "contact_sync"
 _LINK_RULES: Final = "sharing_limits"  # which was all that earlier versions noted
 _SENT: Final = "contact_sync_marks"
-# For SecantusDB, ten keys of which each has a contact cost a quarter of ten queries, and fifty cost more again.
-_KEYS_PER_QUERY: Final = 10
-# Few of them have identities, so more are asked for together.
-_COHORTS_PER_QUERY: Final = 50
+# Few, because keys that many contacts or identities have are asked for one by one, with those of their group.
+_KEYS_PER_QUERY: Final = 25
 # Few enough to stay within the time limit on a busy server.
 _CHANGES_PER_WRITE: Final = 100
 # Identities with some match keys that are read to be counted. If there are more, the server counts those of each key.
@@ -77,6 +75,8 @@ _READ_TO_COUNT: Final = 2_000
 # A document may have 0.5 MB, and a page ends where a message is full.
 _DOCUMENTS_PER_READ: Final = 50
 _RETRY_MS: Final = 1_000
+# Identities that events have named.
+_NAMED: Final[dict[str, Any]] = {"first_ms": {"$gte": 0}}
 _LAST_DECISION: Final[Mapping[str, Any]] = {"decisions": {"$slice": -1}, "contact_id": 1}
 TRANSIENT_STORE_ERRORS: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
 """What `LinkStore.checkpoints` raises for errors that may pass: no answer, or a write that is not confirmed."""
@@ -264,42 +264,38 @@ class LinkStore:
         `location` filters by the location that all sites together know, unless it is empty; `above_devices` by a day
         with more devices than this.
         """
-        query: dict[str, Any] = {"_id": {"$gt": after}, "first_ms": {"$gte": 0}}
-        if location:
-            query["location"] = location
+        where: dict[str, Any] = {"_id": {"$gt": after}}
+        rest = where | _NAMED
         if above_devices is not None:
-            query["device_peak"] = {"$gt": above_devices}
-        return await self._find(query, size, sites)
+            where = {"device_peak": {"$gt": above_devices}}
+            rest |= where
+        if location:
+            where = {"location": location}
+        return await self._find(where, rest, size, sites)
 
     async def linked_to(
         self, contact_id: str, after: str, size: int, sites: Sequence[str] = ()
     ) -> list[IdentityRecord]:
         """Return the first `size` identities with ids after `after` that are linked to a contact, by id."""
-        # Without a bound of ids SecantusDB uses the index on the contact, else that on `_id`.
-        query: dict[str, Any] = {"contact_id": contact_id} | ({"_id": {"$gt": after}} if after else {})
-        return await self._find(query, size, sites)
+        return await self._find({"contact_id": contact_id}, {"_id": {"$gt": after}}, size, sites)
 
     async def doubtful(self, doubt: Doubt, after: str, size: int) -> list[IdentityRecord]:
         """Return the first `size` identities with ids after `after` that events have named and that have this doubt."""
-        return await self._find(_of_doubt(doubt, after), size, by="doubt")
+        return await self._find(_of_doubt(doubt, after), _NAMED, size, by="doubt")
 
     async def count_doubtful(self, doubt: Doubt, limit: int) -> int:
         """Return the number of identities that have this doubt, at most `limit`."""
-        return await self._count(_of_doubt(doubt), limit)
+        return await self._count(_of_doubt(doubt), limit, _NAMED)
 
     async def _find(
-        self, query: dict[str, Any], size: int, sites: Sequence[str] = (), *, by: str = "_id"
+        self, where: dict[str, Any], rest: dict[str, Any], size: int, sites: Sequence[str] = (), *, by: str = "_id"
     ) -> list[IdentityRecord]:
-        """Return fewer than `size` records if they would exceed one message."""
+        """Return fewer than `size` records if they would exceed one message. `where`, `rest`: see `find_with`."""
         found: list[IdentityRecord] = []
         characters = 0
         async with _translating_errors():
-            cursor: Any = (
-                self._identities.find(query | _site_filter(sites))
-                .sort(by, 1)
-                .limit(size)
-                .batch_size(_DOCUMENTS_PER_READ)
-            )
+            cursor = find_with(self._identities, where, rest | _site_filter(sites), by=by, limit=size)
+            cursor.batch_size(_DOCUMENTS_PER_READ)
             while characters <= PAGE_BYTES and (documents := await cursor.to_list(_DOCUMENTS_PER_READ)):
                 records = _writer(documents, sites)
                 characters += sum(len(value.value) for record in records for value in record.profile)
@@ -340,10 +336,7 @@ class LinkStore:
 
     async def linked_ids(self, contact_id: str, sites: Sequence[str], size: int) -> list[str]:
         """Return the first `size` identities that are linked to a contact, by id."""
-        query = {"contact_id": contact_id} | _site_filter(sites)
-        async with _translating_errors():
-            documents = await self._identities.find(query, {"_id": 1}).sort("_id", 1).limit(size).to_list(None)
-        return [document["_id"] for document in documents]
+        return await self._find_ids({"contact_id": contact_id}, size, _site_filter(sites), by="_id")
 
     async def change(self, changes: Mapping[str, RecordChange]) -> dict[str, IdentityRecord]:
         """Apply its change to each identity, each atomically, and return the resulting records.
@@ -396,7 +389,7 @@ class LinkStore:
             if before is None:
                 writes.append(InsertOne(document))
                 continue
-            condition = {"_id": document["_id"], "rev": _equals(before.rev)}
+            condition = {"_id": document["_id"], "rev": before.rev}
             writes.append(DeleteOne(condition) if after.is_blank else ReplaceOne(condition, document))
         if not writes:
             return True
@@ -527,26 +520,6 @@ class LinkStore:
             documents = await self._contacts.find(query).sort("_id", 1).skip(skip).limit(limit).to_list(None)
         return [msgspec.convert(document, ContactRecord) for document in documents]
 
-    async def contacts_with_identities(
-        self, where: Mapping[str, str], limit: int, size: int
-    ) -> list[tuple[ContactRecord, list[IdentityRecord]]]:
-        """Return the first `limit` contacts with a value of a field, by id, each with its first `size` identities.
-
-        Both with one command, which costs less than two. Also contacts that are being deleted.
-        """
-        # With stages for what is joined, MongoDB looks up each contact by the index on `contact_id`, which is sparse.
-        first = [{"$sort": {"_id": 1}}, {"$limit": size}]
-        linked = {"from": self._identities.name, "localField": "_id", "foreignField": "contact_id", "as": "linked"}
-        stages: list[Mapping[str, Any]] = [
-            {"$match": where},
-            {"$sort": {"_id": 1}},
-            {"$limit": limit},
-            {"$lookup": linked | {"pipeline": first}},
-        ]
-        async with _translating_errors():
-            documents = await self._contacts.aggregate(stages).to_list(None)
-        return [(msgspec.convert(one, ContactRecord), _writer(one["linked"], ())) for one in documents]
-
     async def linked_contacts(self, contact_ids: Iterable[str], sites: Sequence[str]) -> set[str]:
         """Return those of these contacts to which an identity is linked that events of these sites have named."""
         async with _translating_errors():
@@ -609,15 +582,12 @@ class LinkStore:
 
     async def members(self, cohort: Cohort, after: str, size: int) -> list[str]:
         """Return the first `size` identities of a cohort with ids after `after`, by id."""
-        async with _translating_errors():
-            query = self._identities.find({cohort.field: cohort.value, "_id": {"$gt": after}}, {"_id": 1})
-            documents = await query.sort("_id", 1).limit(size).to_list(None)
-        return [document["_id"] for document in documents]
+        return await self._find_ids({cohort.field: cohort.value}, size, {"_id": {"$gt": after}}, by="_id")
 
     async def members_of_any(self, cohorts: Sequence[Cohort], size: int) -> list[str]:
         """Return up to `size` identities that are in one of these cohorts, which have the same field."""
         found: dict[str, None] = {}
-        for group in in_groups((cohort.value for cohort in cohorts), _COHORTS_PER_QUERY):
+        for group in in_groups(cohort.value for cohort in cohorts):
             found |= dict.fromkeys(await self._find_ids({cohorts[0].field: {"$in": group}}, size))
             if len(found) >= size:
                 break
@@ -627,11 +597,14 @@ class LinkStore:
         """Return the number of identities of a cohort, at most `limit`."""
         return await self._count({cohort.field: cohort.value}, limit)
 
-    async def _count(self, query: Mapping[str, Any], limit: int | None) -> int:
+    async def _count(self, where: Mapping[str, Any], limit: int | None, rest: Mapping[str, Any] | None = None) -> int:
+        stages: list[Mapping[str, Any]] = [{"$match": where}, {"$match": rest or {}}]
+        if limit:
+            stages.append({"$limit": limit})
+        stages.append({"$count": "all"})
         async with _translating_errors():
-            if limit is None:
-                return int(await self._identities.count_documents(query))
-            return int(await self._identities.count_documents(query, limit=limit))
+            counts = await self._identities.aggregate(stages).to_list(None)
+        return sum(count["all"] for count in counts)  # none of no documents
 
     async def count_shared(self, max_devices: int, limit: int) -> int:
         """Return the number of identities used on more devices on one of their latest days, at most `limit`."""
@@ -639,7 +612,7 @@ class LinkStore:
 
     async def count_givers(self, keys: Iterable[str], limit: int) -> dict[str, Givers]:
         """Return how many identities give each of these match keys: the exact number if it is below `limit`."""
-        found = await asyncio.gather(*(self._count_givers(group, limit) for group in in_groups(keys)))
+        found = await asyncio.gather(*(self._count_givers(group, limit) for group in in_groups(keys, _KEYS_PER_QUERY)))
         return {key: givers for part in found for key, givers in part.items()}
 
     async def _count_givers(self, keys: Sequence[str], limit: int) -> dict[str, Givers]:
@@ -692,9 +665,9 @@ class LinkStore:
 
     async def stale_contacts(self, size: int, before_ms: int) -> list[ContactRecord]:
         """Return up to `size` contacts that were written before a time and whose identities have to be linked again."""
-        query = {"search_keys": STALE_KEY, "update_ms": {"$lt": before_ms}}
+        stale, before = {"search_keys": STALE_KEY}, {"update_ms": {"$lt": before_ms}}
         async with _translating_errors():
-            documents = await self._contacts.find(query).limit(size).to_list(None)
+            documents = await find_with(self._contacts, stale, before, limit=size).to_list(None)
         return [msgspec.convert(document, ContactRecord) for document in documents]
 
     async def unmark_contacts(self, contacts: Iterable[tuple[ContactRecord, Collection[str]]]) -> None:
@@ -715,11 +688,13 @@ class LinkStore:
             async with _translating_errors():
                 await self._contacts.bulk_write(writes, ordered=False)
 
-    async def _find_ids(self, query: dict[str, Any], limit: int = 0) -> list[str]:
-        """Return the identities that a query finds, all with `limit` 0."""
+    async def _find_ids(
+        self, where: dict[str, Any], limit: int = 0, rest: Mapping[str, Any] | None = None, *, by: str = ""
+    ) -> list[str]:
+        """Return the first identities that `find_with` finds, all with `limit` 0."""
+        cursor = find_with(self._identities, where, rest, {"_id": 1}, by=by, limit=limit)
         async with _translating_errors():
-            documents = await self._identities.find(query, {"_id": 1}).limit(limit).to_list(None)
-        return [document["_id"] for document in documents]
+            return [document["_id"] for document in await cursor.to_list(None)]
 
     async def put_tombstone(self, tombstone: Tombstone) -> None:
         """Store an erasure, journaled. A known one stays as it is."""
@@ -763,11 +738,6 @@ async def _read_by_id(query: Any, size: int) -> AsyncIterator[list[dict[str, Any
         yield documents
 
 
-def _equals(text: str) -> dict[str, Any]:
-    """Return a condition beside that on `_id`. For one on the text itself, SecantusDB reads its indexes ten times."""
-    return {"$all": [text]}
-
-
 def _changing_contacts(
     pairs: "Iterable[tuple[IdentityRecord | None, IdentityRecord]]",
 ) -> Iterator[ChangingContact]:
@@ -786,7 +756,7 @@ def _matches_in(contacts: Sequence[Mapping[str, Any]], key: str) -> Matches:
 
 def _of_doubt(doubt: Doubt, after: str = "") -> dict[str, Any]:
     after_all = f"{doubt.value};"  # the character that follows the colon
-    return {"doubt": {"$gt": doubt_key(doubt, after), "$lt": after_all}, "first_ms": {"$gte": 0}}
+    return {"doubt": {"$gt": doubt_key(doubt, after), "$lt": after_all}}
 
 
 def _site_filter(sites: Sequence[str]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class RedirectStore:
         self.max_names = max_names
         self._remember_s = remember_ms / 1000
         self._none_until_s = 0.0
+        self._were_any = False
 
     async def names(self, wanted: Iterable[str], *, may_remember: bool = False) -> Names:
         """Return the redirects in force between these names and all that mean the same as one of them.
@@ -59,7 +60,7 @@ class RedirectStore:
         further = {*wanted}
         if not further or (may_remember and time.monotonic() < self._none_until_s):
             return Names({})
-        if not await self._are_any_in_force():
+        if not (self._were_any or await self._are_any_in_force()):
             return Names({})
         while further:
             known |= further
@@ -69,11 +70,15 @@ class RedirectStore:
         return Names(leads_to)
 
     async def _are_any_in_force(self) -> bool:
-        """Return whether there is any redirect: for SecantusDB, this is much cheaper than to look for many names."""
+        """Return whether there is any redirect. If there is none, one command says so of many names.
+
+        Else names are looked for without asking again: SecantusDB reads all redirects for it.
+        """
         asked_s = time.monotonic()
         async with self._translating_errors():
             are_any = await self._redirects.find_one({"ends": {"$gt": ""}}, {"_id": 1}) is not None
         self._none_until_s = 0.0 if are_any else asked_s + self._remember_s
+        self._were_any = are_any
         return are_any
 
     async def _with_any(

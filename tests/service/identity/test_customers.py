@@ -92,8 +92,8 @@ async def test_who_it_is_takes_few_commands_where_nothing_was_renamed_or_merged(
     before = commands()
     found = await customers.find(request)
     assert (found.contact.contact_id, [one.identity.identity_id for one in found.identities]) == ("c-1", ["person-02"])
-    # The contact with its identities; before them the identity that is asked for.
-    assert commands() - before == (2 if "identity_id" in customer else 1)
+    # The contact and its identities; before them the identity that is asked for.
+    assert commands() - before == (3 if "identity_id" in customer else 2)
     await remembering.close()
 
 
