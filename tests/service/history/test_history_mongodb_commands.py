@@ -28,6 +28,7 @@ from footfall_servicekit.indexes import Indexes, IndexMissingError
 from footfall_timeline import normalize_uuid, order_key, page_id, session_id
 
 from tests.service.history.conftest import ERASURE_KEY, IDLE_MS, Listener
+from tests.tools import mongodb_commands
 from tests.tools.history import entry
 from tests.tools.stories import MINUTE_MS, Story
 from tests.tools.visits import event, now_ms
@@ -199,7 +200,7 @@ async def test_without_indexes_only_filters_on_ids_reach_the_store(watched: Watc
                 refused.add(name)
     building.cancel()
     assert QUESTIONS.keys() - refused == {"event of a visit"}
-    assert {next(iter(where)) for command in commands for where in filters_of(command)} == {"_id"}
+    assert {next(iter(where)) for command in commands for where in mongodb_commands.filters_of(command)} == {"_id"}
 
 
 async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
@@ -319,7 +320,7 @@ async def test_a_long_visit_needs_no_more_reads_than_a_short_one(watched: Watche
 
 async def looked_at_by(store: Store, command: Any) -> int:
     """The number of documents that the first stage of a command matches: SecantusDB's server reads all of them."""
-    [where] = filters_of(command)
+    [where] = mongodb_commands.filters_of(command)
     return await store.events.database[command[next(iter(command))]].count_documents(where)
 
 
@@ -335,33 +336,9 @@ async def test_hardly_more_large_events_are_read_than_fit_into_a_response(watche
 
 
 async def assert_indexed(store: Store, command: Any) -> None:
-    """Assert that an index serves every filter of a command, of an aggregation the whole first stage."""
-    verb = next(iter(command))
-    collection = command[verb]
-    if collection not in {index.collection for index in INDEXES.values()}:
+    """Assert that an index serves every filter of a command."""
+    collection = command[next(iter(command))]
+    if collection in {index.collection for index in INDEXES.values()}:
+        await mongodb_commands.assert_indexed(store.events.database, command)
+    else:
         assert collection in {"history_marks", "history_tombstones"}  # asked for by _id
-        return
-    for where in filters_of(command):
-        plan = await explain(store, collection, where)
-        assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"]), where
-
-
-def filters_of(command: Any) -> list[Any]:
-    """The filters of a command on documents; none of an insert."""
-    match next(iter(command)):
-        case "find":
-            return [command["filter"]]
-        case "aggregate":
-            return [command["pipeline"][0]["$match"]]
-        case "update":
-            return [update["q"] for update in command["updates"]]
-        case "delete":
-            return [delete["q"] for delete in command["deletes"]]
-        case verb:
-            assert verb == "insert"
-            return []
-
-
-async def explain(store: Store, collection: str, where: Any) -> Any:
-    database = store.events.database
-    return await database.command("explain", {"find": collection, "filter": where}, verbosity="queryPlanner")
