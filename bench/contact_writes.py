@@ -8,12 +8,14 @@ docs/dev/performance.md; `python -m bench.contact_writes --quick` only prints.
 import argparse
 import asyncio
 import itertools
+import multiprocessing
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from statistics import quantiles
 from typing import Any, Final
 
@@ -83,10 +85,8 @@ class Crowd:
 
     suite: Suite
     contacts: int
-    stub: Any
     people: dict[str, str] = field(default_factory=dict)
     """The address by identity."""
-    delays_ms: list[float] = field(default_factory=list)
     probed: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @asynccontextmanager
@@ -94,13 +94,26 @@ class Crowd:
         """Send events, and ask for the visit."""
         async with self.suite.http() as http:
             await self._send(http, self.probed, 0)
-            tasks = [asyncio.create_task(self._send_all(http)), asyncio.create_task(self._probe())]
+            sending = asyncio.create_task(self._send_all(http))
             try:
-                yield
+                with self._asking() as self._delays_ms:
+                    yield
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+
+    @contextmanager
+    def _asking(self) -> Iterator[Connection]:
+        """Ask for the visit; gives the delays in milliseconds as they come."""
+        delays_ms, answers = multiprocessing.Pipe(duplex=False)
+        arguments = self.suite.targets["identity"], self.probed, answers
+        process = multiprocessing.get_context("spawn").Process(target=ask, args=arguments)
+        process.start()
+        try:
+            yield delays_ms
+        finally:
+            process.kill()
+            process.join()
 
     async def _send_all(self, http: httpx.AsyncClient) -> None:
         started = time.monotonic()
@@ -116,21 +129,9 @@ class Crowd:
         if (await http.post("/beacon", json=events)).status_code == httpx.codes.NO_CONTENT:
             self.people[name] = address
 
-    async def _probe(self) -> None:
-        while True:
-            began = time.perf_counter()
-            try:
-                await self.stub.GetVisitor(pb.GetVisitorRequest(visit_id=self.probed), timeout=CALL_SECONDS)
-            except grpc.aio.AioRpcError as error:  # identity has been killed
-                if error.code() not in TRANSIENT:
-                    raise
-            else:
-                self.delays_ms.append((time.perf_counter() - began) * 1000)
-            await asyncio.sleep(1 / PROBES_PER_SECOND)
-
     async def phase(self, name: str, count: int, work: Callable[[], Awaitable[None]]) -> Phase:
         """Do work on so many contacts; return what was measured."""
-        self.delays_ms.clear()
+        self._answered()
         began, pids = time.monotonic(), [self.suite.pid(program) or 0 for program in PROGRAMS]
         before = [usage(pid).cpu_s for pid in pids]
         await work()
@@ -139,7 +140,30 @@ class Crowd:
         if count and pids == [self.suite.pid(program) for program in PROGRAMS]:
             identity, mongo = ((usage(pid).cpu_s - was) / count * 1e6 for pid, was in zip(pids, before, strict=True))
             cpu_us = identity, mongo
-        return Phase(name, count / seconds, cpu_us, [*self.delays_ms])
+        return Phase(name, count / seconds, cpu_us, self._answered())
+
+    def _answered(self) -> list[float]:
+        """The delays of what was answered since the last call, in milliseconds."""
+        delays_ms = []
+        while self._delays_ms.poll():
+            delays_ms.append(self._delays_ms.recv())
+        return delays_ms
+
+
+def ask(target: str, visit_id: str, answers: Connection) -> None:
+    """Ask for a visit until killed. In a process of its own, because building batches of contacts would delay it."""
+    with grpc.insecure_channel(target) as channel:
+        stub = IdentityServiceStub(channel)
+        while True:
+            began = time.perf_counter()
+            try:
+                stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id), timeout=CALL_SECONDS)
+            except grpc.RpcError as error:  # identity has been killed
+                if error.code() not in TRANSIENT:
+                    raise
+            else:
+                answers.send((time.perf_counter() - began) * 1000)
+            time.sleep(1 / PROBES_PER_SECOND)
 
 
 async def patiently(method: Callable[..., Awaitable[Any]], request: Any) -> Any:
@@ -183,7 +207,7 @@ async def measure(suite: Suite, contacts: int) -> list[Phase]:
     kept = [number for number in everybody if number % 100 >= DELETED_PERCENT]
     async with suite.channel("identity") as channel:
         stub = IdentityServiceStub(channel)
-        crowd = Crowd(suite, contacts, stub)
+        crowd = Crowd(suite, contacts)
 
         async def interrupted(numbers: Sequence[int], version: int, generation: int = 0) -> None:
             """Send half of the contacts, kill identity in the middle of a batch, and begin again."""
