@@ -29,14 +29,19 @@ START_S = 60.0
 """How long the suite may take to start: with new data, on a slow machine, it makes indexes for half a minute."""
 BROKEN_STORE = "the process must exit and restart"
 """What WiredTiger writes after a failed write."""
+STARTED_STORE = "secantusd-rs listening on "
+"""How the line begins that the MongoDB server writes when it has started."""
 
 
 def level(line: str) -> str:
-    """The level of a line of a program's output; `error` for one that is not a log line, `debug` for an empty one."""
+    """The level of a line of a program's output; `error` for one that is not a log line.
+
+    `debug` for an empty one, and for that of a store that has started.
+    """
     try:
         return str(json.loads(line)["level"])
     except (ValueError, TypeError, KeyError):
-        return "error" if line.strip() else "debug"
+        return "error" if line.strip() and not line.startswith(STARTED_STORE) else "debug"
 
 
 class Screen:

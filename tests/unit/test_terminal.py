@@ -22,6 +22,7 @@ from deploy.terminal import Screen
         ("The settings are wrong:", True),
         ("[1]", True),
         ("", False),
+        ("secantusd-rs listening on 127.0.0.1:37017", False),
     ],
 )
 def test_warnings_and_lines_other_than_log_lines_are_shown(
