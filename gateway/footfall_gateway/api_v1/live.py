@@ -53,13 +53,13 @@ class LiveQuery(msgspec.Struct):
         list[str], Meta(description="Only messages of this website. Repeat it for several websites.", max_length=100)
     ] = []
     visit_id: Annotated[
-        list[str], Meta(description="Only messages of this visit. Repeat it for several visits.", max_length=1_000)
+        list[str], Meta(description="Only messages of this visit. Repeat it for several visits.", max_length=100)
     ] = msgspec.field(name="visitId", default_factory=list)
     identity_id: Annotated[
         list[str],
         Meta(
             description="Only messages of this identity, before or after the change. Repeat it for several identities.",
-            max_length=1_000,
+            max_length=100,
         ),
     ] = msgspec.field(name="identityId", default_factory=list)
     contact_id: Annotated[
@@ -67,7 +67,7 @@ class LiveQuery(msgspec.Struct):
         Meta(
             description="Only changes of visitors who are this contact, before or after the change, and no events. "
             "Repeat it for several contacts.",
-            max_length=1_000,
+            max_length=100,
         ),
     ] = msgspec.field(name="contactId", default_factory=list)
     state: Annotated[

@@ -69,7 +69,6 @@ def main() -> None:
     command.add_argument(
         "--max-deleted-percent",
         type=int,
-        default=0,
         metavar="PERCENT",
         help="with --sync: share of all contacts that may be deleted (default: IDENTITY_SYNC_MAX_DELETED_PERCENT)",
     )
@@ -80,7 +79,7 @@ def main() -> None:
         parser.error(f"--encoding: {options.encoding} is no known text encoding")
     if options.at_once < 1:
         parser.error("--at-once: must be 1 or more")
-    if not 0 <= options.max_deleted_percent <= 100:
+    if options.max_deleted_percent is not None and not 1 <= options.max_deleted_percent <= 100:
         parser.error("--max-deleted-percent: must be 1 to 100")
     settings = load(ContactsSettings)
     try:
@@ -97,7 +96,7 @@ async def _import(settings: ContactsSettings, contacts: ContactsFile, options: a
     generation = time.time_ns() // 1_000_000 if options.sync else 0
     async with open_channel(settings.identity_target, settings.client_tls) as channel:
         imported = ContactsImport(contacts, channel, options.patience, generation)
-        return await imported.run(options.at_once, options.max_deleted_percent)
+        return await imported.run(options.at_once, options.max_deleted_percent or 0)
 
 
 class _StoppedError(Exception):

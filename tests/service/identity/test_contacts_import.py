@@ -110,6 +110,7 @@ async def test_without_identity_the_import_stops_with_a_message(tmp_path: Path) 
         (["-"], "Name,E-Mail\n", "-: line 1: must be a header with ContactId"),
         (["-", "--encoding", "rot13"], HEADER, "--encoding: rot13 is no known text encoding"),
         (["-", "--at-once", "0"], HEADER, "--at-once: must be 1 or more"),
+        (["-", "--sync", "--max-deleted-percent", "0"], HEADER, "--max-deleted-percent: must be 1 to 100"),
         (["-", "--sync", "--max-deleted-percent", "101"], HEADER, "--max-deleted-percent: must be 1 to 100"),
     ],
 )
