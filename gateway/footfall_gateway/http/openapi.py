@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -125,6 +126,11 @@ def _describe_answer(definition: Schema, struct: type[msgspec.Struct]) -> None:
         schema.pop("default", None)
 
 
+@cache
+def _schemas(bodies: tuple[Any, ...], answers: tuple[Any, ...]) -> _Schemas:
+    return _Schemas(bodies, answers)
+
+
 def _components(apis: Iterable[Api], unrouted: Unrouted) -> _Schemas:
     bodies, answers = [*unrouted.bodies], [*unrouted.answers]
     for api in apis:
@@ -132,7 +138,7 @@ def _components(apis: Iterable[Api], unrouted: Unrouted) -> _Schemas:
         for operation in api.operations:
             bodies += [operation.body] if operation.body else []
             answers += [found for found in (operation.response_type, *operation.also.values()) if found]
-    return _Schemas(bodies, answers)
+    return _schemas(tuple(bodies), tuple(answers))
 
 
 def _operation(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> Schema:
