@@ -16,7 +16,7 @@ from footfall_gateway.server import Gateway
 from footfall_gateway.settings import GatewaySettings
 from footfall_servicekit.interceptor import ServerInterceptor
 
-from tests.tools.suite import Suite
+from tests.tools.suite import NO_TLS, Suite
 
 Collect = Callable[[EventBatch], Awaitable[collector.CollectResponse]]
 
@@ -86,7 +86,8 @@ async def running_gateway(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     gateway = Gateway(GatewaySettings(**defaults | settings))
     port = await gateway.start()
     base_url = f"http://127.0.0.1:{port}"
-    async with httpx.AsyncClient(base_url=base_url, auth=("tester", "secret"), timeout=60) as client:
+    options: dict[str, Any] = {"auth": ("tester", "secret"), "timeout": 60, "verify": NO_TLS}
+    async with httpx.AsyncClient(base_url=base_url, **options) as client:
         try:
             yield client
         finally:
