@@ -152,18 +152,22 @@ class Crowd:
 
 def ask(target: str, visit_id: str, answers: Connection) -> None:
     """Ask for a visit until killed. In a process of its own, because building batches of contacts would delay it."""
-    with grpc.insecure_channel(target) as channel:
-        stub = IdentityServiceStub(channel)
-        while True:
-            began = time.perf_counter()
-            try:
-                stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id), timeout=CALL_SECONDS)
-            except grpc.RpcError as error:  # identity has been killed
-                if error.code() not in TRANSIENT:
-                    raise
-            else:
-                answers.send((time.perf_counter() - began) * 1000)
-            time.sleep(1 / PROBES_PER_SECOND)
+    request = pb.GetVisitorRequest(visit_id=visit_id)
+    while True:
+        # A new channel after each failure: one whose server was killed may take ten seconds to connect again.
+        with grpc.insecure_channel(target) as channel:
+            get_visitor, is_up = IdentityServiceStub(channel).GetVisitor, True
+            while is_up:
+                began = time.perf_counter()
+                try:
+                    get_visitor(request, timeout=CALL_SECONDS)
+                except grpc.RpcError as error:  # identity has been killed
+                    if error.code() not in TRANSIENT:
+                        raise
+                    is_up = False
+                else:
+                    answers.send((time.perf_counter() - began) * 1000)
+                time.sleep(1 / PROBES_PER_SECOND)
 
 
 async def patiently(method: Callable[..., Awaitable[Any]], request: Any) -> Any:
