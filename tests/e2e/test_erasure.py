@@ -16,7 +16,7 @@ import httpx
 import pytest
 from footfall_history.erasure.verify_command import search_pattern
 from footfall_timeline import partition
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
 from tests.tools.batches import batch
@@ -66,12 +66,12 @@ async def places_of(suite: Suite, words: list[str]) -> set[str]:
             if not key.startswith(b"log:"):
                 held = key + (await redis.dump(key) or b"") + repr(await value_of(redis, key)).encode()
                 places |= {key.decode() for word in wanted if word in held}
-    client: Any = AsyncIOMotorClient(suite.mongo_url)
+    client: Any = AsyncMongoClient(suite.mongo_url)
     database = client[suite.environment.get("MONGO_DATABASE", "footfall")]
     for name in await database.list_collection_names():
         async for document in database[name].find():
             places |= {name for word in wanted if word in bson.encode(document)}
-    client.close()
+    await client.close()
     return places
 
 

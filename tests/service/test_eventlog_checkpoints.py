@@ -16,7 +16,7 @@ from footfall_eventlog.gaps_command import run_gaps
 from footfall_eventlog.log import HISTORY_GROUP, stream_key
 from footfall_eventlog.partitions import PARTITION_COUNT_KEY, PartitionedRedis
 from footfall_eventlog.stream import PAYLOAD_FIELD, trim
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
 from tests.tools.eventually import eventually
@@ -56,10 +56,10 @@ class Group:
 
         @asynccontextmanager
         async def open_store() -> AsyncIterator[CheckpointStore]:
-            client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(self.mongo_url)
+            client: AsyncMongoClient[Any] = AsyncMongoClient(self.mongo_url)
             database = client[self.database.name]
             yield CheckpointStore(database["checkpoints"], database["gaps"])
-            client.close()
+            await client.close()
 
         return await asyncio.to_thread(run_gaps, "history", open_store, (), [*arguments])
 
@@ -100,7 +100,7 @@ async def group(
 ) -> AsyncIterator[Group]:
     """A group of an empty log, after its first look."""
     monkeypatch.setattr("footfall_eventlog.checkpoints._WRITTEN_LATELY_MS", 0)
-    client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(mongo_url)
+    client: AsyncMongoClient[Any] = AsyncMongoClient(mongo_url)
     partitioned = PartitionedRedis(redis_database_url, 1, timeout_ms=5_000)
     await partitioned.check()
     await redis.xgroup_create(LOG, HISTORY_GROUP, id="0", mkstream=True)
@@ -108,7 +108,7 @@ async def group(
     await group.look(2)
     yield group
     await partitioned.aclose()
-    client.close()
+    await client.close()
 
 
 async def test_a_checkpoint_follows_what_is_acknowledged_and_settled(group: Group) -> None:
@@ -139,7 +139,7 @@ async def test_a_full_disk_of_mongodb_is_no_unexpected_failure_and_a_refusal_is_
     await partitioned.check()
     await redis.xgroup_create(LOG, HISTORY_GROUP, id="0", mkstream=True)
     with faulty_mongo(mongo_url) as mongo:
-        client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(mongo.url)
+        client: AsyncMongoClient[Any] = AsyncMongoClient(mongo.url)
         group = Group(redis, partitioned, mongo.url, client[mongo_database])
         await group.checkpoints.look(0)
         mongo.fault = FULL_DISK  # of the answer: the checkpoint is written all the same, so this happens once
@@ -150,7 +150,7 @@ async def test_a_full_disk_of_mongodb_is_no_unexpected_failure_and_a_refusal_is_
         with structlog.testing.capture_logs() as lines, pytest.raises(TimeoutError):
             await asyncio.wait_for(group.checkpoints.run(), 0.5)
         assert {line["work"] for line in lines} == {"Checkpoints.look", "Checkpoints._count_gaps"}
-        client.close()
+        await client.close()
     await partitioned.aclose()
 
 
@@ -206,7 +206,7 @@ async def test_what_another_process_of_mongodb_may_have_lost_is_read_again(
     await partitioned.check()
     await redis.xgroup_create(LOG, HISTORY_GROUP, id="0", mkstream=True)
     with running_mongo(tmp_path) as url:
-        client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(url)
+        client: AsyncMongoClient[Any] = AsyncMongoClient(url)
         group = Group(redis, partitioned, url, client["footfall"])
         await group.look(2)
         await group.handle(2)
@@ -217,9 +217,9 @@ async def test_what_another_process_of_mongodb_may_have_lost_is_read_again(
         assert mark.position
         if is_slow_write:  # a process has found that the three entries are stored
             assert await group.checkpoints._marks.intend(0, mark, mark.position)
-        client.close()
+        await client.close()
     with running_mongo(tmp_path) as url:
-        client = AsyncIOMotorClient(url)
+        client = AsyncMongoClient(url)
         group = Group(redis, partitioned, url, client["footfall"])
         if is_slow_write:
             await group.checkpoints._write(0, known, mark, mark.position, server)
@@ -232,7 +232,7 @@ async def test_what_another_process_of_mongodb_may_have_lost_is_read_again(
         await group.look(2)
         assert (await group.known()).position == (after[-1], 5)
         assert (await group.read(), await group.store.gaps(), group.rebuilt) == ([], [], [])
-        client.close()
+        await client.close()
     await partitioned.aclose()
 
 
@@ -361,7 +361,7 @@ async def test_a_replica_that_was_behind_and_is_promoted_is_a_redis_that_went_ba
     mongo_url: str, mongo_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("footfall_eventlog.checkpoints._WRITTEN_LATELY_MS", 0)
-    client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(mongo_url)
+    client: AsyncMongoClient[Any] = AsyncMongoClient(mongo_url)
     folders = [tmp_path / "primary", tmp_path / "replica"]
     for folder in folders:
         folder.mkdir()
@@ -383,7 +383,7 @@ async def test_a_replica_that_was_behind_and_is_promoted_is_a_redis_that_went_ba
             assert await group.read() == added
             assert await group.store.gaps() == []
             await asyncio.gather(partitioned.aclose(), promoted.aclose())
-    client.close()
+    await client.close()
 
 
 async def has_entries(redis: Any, count: int) -> bool:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from footfall_servicekit.tls import KeyPair, server_context
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 
 from deploy.certificates import Authority
 from tests.tools.gate import gate_before
@@ -27,10 +27,10 @@ async def stores(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict
     authority = Authority(folder / "tls")
     pair = KeyPair(*authority.issue("store"))
     with running_mongo(folder) as url:
-        client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(url)
+        client: AsyncMongoClient[Any] = AsyncMongoClient(url)
         roles = [{"role": "readWrite", "db": "footfall"}]
         await client.admin.command("createUser", "footfall", pwd=PASSWORD, roles=roles)
-        client.close()
+        await client.close()
     mongo_tls = ["--auth", "--tls-cert-file", str(pair.certificate), "--tls-key-file", str(pair.key)]
     with running_valkey(folder, "--requirepass", PASSWORD) as redis_url, running_mongo(folder, *mongo_tls) as mongo_url:
         async with gate_before(redis_url, server_context(pair)) as gate:

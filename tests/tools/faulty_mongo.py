@@ -1,6 +1,6 @@
 """A proxy before a MongoDB server that delays writes or other commands, or reports a fault in the answers to them.
 
-It runs in threads: closing a client of motor blocks the event loop until the server has answered.
+It runs in threads of its own: a test that keeps the event loop busy does not delay it.
 """
 
 import socket

@@ -14,7 +14,7 @@ def in_groups(values: Iterable[str], size: int = _VALUES_PER_QUERY) -> list[list
     return [wanted[start : start + size] for start in range(0, len(wanted), size)]
 
 
-def find_with(
+async def open_with(
     collection: Any,
     where: Mapping[str, Any],
     rest: Mapping[str, Any] | None,
@@ -25,7 +25,8 @@ def find_with(
 ) -> Any:
     """Return a cursor over the first documents by a field that match `where`, for which there is an index, and `rest`.
 
-    SecantusDB uses an index only if it has all fields of the first stage. MongoDB joins both stages.
+    SecantusDB uses an index only if it has all fields of the first stage. MongoDB joins both stages. Raises what the
+    driver raises.
     """
     stages: list[Mapping[str, Any]] = [{"$match": where}, {"$match": rest or {}}]
     if by:
@@ -34,7 +35,22 @@ def find_with(
         stages.append({"$limit": limit})
     if fields:
         stages.append({"$project": fields})
-    return collection.aggregate(stages)
+    return await collection.aggregate(stages)
+
+
+async def find_with(
+    collection: Any,
+    where: Mapping[str, Any],
+    rest: Mapping[str, Any] | None,
+    fields: Mapping[str, int] | None = None,
+    *,
+    by: str = "",
+    limit: int = 0,
+) -> list[dict[str, Any]]:
+    """Return all documents of such a cursor."""
+    cursor = await open_with(collection, where, rest, fields, by=by, limit=limit)
+    found: list[dict[str, Any]] = await cursor.to_list(None)
+    return found
 
 
 async def find_any(
@@ -49,10 +65,11 @@ async def find_any(
     A field that is a list may have several of the values: then a document may come more than once.
     """
     filters = [{field: {"$in": group}} for group in in_groups(values)]
-    cursors = [
-        find_with(collection, where, rest, fields) if rest else collection.find(where, fields) for where in filters
+    queries = [
+        find_with(collection, where, rest, fields) if rest else collection.find(where, fields).to_list(None)
+        for where in filters
     ]
-    return [document for found in await asyncio.gather(*(one.to_list(None) for one in cursors)) for document in found]
+    return [document for found in await asyncio.gather(*queries) for document in found]
 
 
 async def has_replaced(collection: Any, before_rev: str | None, document: dict[str, Any]) -> bool:

@@ -26,7 +26,6 @@ from footfall_servicekit.failure_log import FailureLog
 from footfall_servicekit.indexes import Indexes
 from footfall_servicekit.mongo_errors import is_transient
 from footfall_servicekit.paging import PAGE_BYTES
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReadPreference, ReplaceOne, UpdateOne, WriteConcern
 from pymongo.errors import (
     BulkWriteError,
@@ -41,7 +40,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from pymongo.uri_parser import parse_uri
 
 from footfall_identity.contact_record import STALE_KEY, ContactMark, ContactRecord, ContactSync, WrittenBatch
-from footfall_identity.documents import find_any, find_with, in_groups
+from footfall_identity.documents import find_any, find_with, in_groups, open_with
 from footfall_identity.generic_values import GenericValueStore
 from footfall_identity.identity_record import RECORD_FORM, Decision, IdentityRecord, doubt_key, restricted_to_sites
 from footfall_identity.known_contact import NO_CONTACT, UNKNOWN_CONTACT, KnownContact
@@ -83,7 +82,7 @@ TRANSIENT_STORE_ERRORS: Final = (ConnectionFailure, ExecutionTimeout, WriteConce
 _PAUSE_AFTER_FAILURE_S: Final = 1.0
 _LONG_READ_S: Final = 120.0
 # For building an index, which may take hours. The time to connect is also that for heartbeats: when one is late, the
-# driver closes the connection. The client is not motor: a process ends after the threads of motor, which wait.
+# driver closes the connection.
 _WITHOUT_TIME_LIMIT: Final[Mapping[str, Any]] = {"connectTimeoutMS": 30_000, "socketTimeoutMS": None, "timeoutMS": None}
 # Not sparse: it also finds contacts without search keys. Contacts are matched by it too: an index on `keys` would make
 # each write of a contact half as dear again.
@@ -173,7 +172,7 @@ class LinkStore:
         `max_names`: names that may mean the same person, and contacts that may be merged into one. `remember_ms`: see
         RedirectStore.
         """
-        self._client: Any = AsyncIOMotorClient(
+        self._client: Any = AsyncMongoClient(
             url,
             serverSelectionTimeoutMS=timeout_ms,
             connectTimeoutMS=timeout_ms,
@@ -290,11 +289,11 @@ class LinkStore:
     async def _find(
         self, where: dict[str, Any], rest: dict[str, Any], size: int, sites: Sequence[str] = (), *, by: str = "_id"
     ) -> list[IdentityRecord]:
-        """Return fewer than `size` records if they would exceed one message. `where`, `rest`: see `find_with`."""
+        """Return fewer than `size` records if they would exceed one message. `where`, `rest`: see `open_with`."""
         found: list[IdentityRecord] = []
         characters = 0
         async with _translating_errors():
-            cursor = find_with(self._identities, where, rest | _site_filter(sites), by=by, limit=size)
+            cursor = await open_with(self._identities, where, rest | _site_filter(sites), by=by, limit=size)
             cursor.batch_size(_DOCUMENTS_PER_READ)
             while characters <= PAGE_BYTES and (documents := await cursor.to_list(_DOCUMENTS_PER_READ)):
                 records = _writer(documents, sites)
@@ -603,7 +602,7 @@ class LinkStore:
             stages.append({"$limit": limit})
         stages.append({"$count": "all"})
         async with _translating_errors():
-            counts = await self._identities.aggregate(stages).to_list(None)
+            counts = await (await self._identities.aggregate(stages)).to_list(None)
         return sum(count["all"] for count in counts)  # none of no documents
 
     async def count_shared(self, max_devices: int, limit: int) -> int:
@@ -667,7 +666,7 @@ class LinkStore:
         """Return up to `size` contacts that were written before a time and whose identities have to be linked again."""
         stale, before = {"search_keys": STALE_KEY}, {"update_ms": {"$lt": before_ms}}
         async with _translating_errors():
-            documents = await find_with(self._contacts, stale, before, limit=size).to_list(None)
+            documents = await find_with(self._contacts, stale, before, limit=size)
         return [msgspec.convert(document, ContactRecord) for document in documents]
 
     async def unmark_contacts(self, contacts: Iterable[tuple[ContactRecord, Collection[str]]]) -> None:
@@ -692,9 +691,9 @@ class LinkStore:
         self, where: dict[str, Any], limit: int = 0, rest: Mapping[str, Any] | None = None, *, by: str = ""
     ) -> list[str]:
         """Return the first identities that `find_with` finds, all with `limit` 0."""
-        cursor = find_with(self._identities, where, rest, {"_id": 1}, by=by, limit=limit)
         async with _translating_errors():
-            return [document["_id"] for document in await cursor.to_list(None)]
+            found = await find_with(self._identities, where, rest, {"_id": 1}, by=by, limit=limit)
+        return [document["_id"] for document in found]
 
     async def put_tombstone(self, tombstone: Tombstone) -> None:
         """Store an erasure, journaled. A known one stays as it is."""
@@ -720,7 +719,7 @@ class LinkStore:
 
     async def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        await self._client.close()
 
 
 async def _read_by_id(query: Any, size: int) -> AsyncIterator[list[dict[str, Any]]]:

@@ -23,7 +23,7 @@ from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import details_of
 from footfall_timeline import ANONYMOUS, Kind, identity_hash, partition
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 
 from tests.service.identity.conftest import visitor_store
 from tests.tools.contacts import Contacts
@@ -57,9 +57,9 @@ class Stores(NamedTuple):
 
 @pytest.fixture
 async def stores(redis: Any, mongo_url: str, mongo_database: str) -> AsyncIterator[Stores]:
-    client: Any = AsyncIOMotorClient(mongo_url)
+    client: Any = AsyncMongoClient(mongo_url)
     yield Stores(redis, client[mongo_database])
-    client.close()
+    await client.close()
 
 
 async def _value(redis: Any, key: bytes) -> Any:

@@ -38,7 +38,6 @@ from footfall_servicekit.failure_log import FailureLog
 from footfall_servicekit.indexes import Indexes, IndexMissingError
 from footfall_servicekit.mongo_errors import is_transient
 from footfall_timeline import order_key
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import (
     ASCENDING,
     DESCENDING,
@@ -50,6 +49,7 @@ from pymongo import (
     UpdateMany,
     UpdateOne,
 )
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
@@ -89,7 +89,7 @@ _IDS_PER_RARE_QUERY: Final = 1_000
 # Bulk writes may take long, but a frozen server must not block a caller for longer.
 _SOCKET_TIMEOUT_MS: Final = 30_000
 # For building an index, which may take hours. The time to connect is also that for heartbeats: when one is late, the
-# driver closes the connection. The client is not motor: a process ends after the threads of motor, which wait.
+# driver closes the connection.
 _WITHOUT_TIME_LIMIT: Final[Mapping[str, Any]] = {"connectTimeoutMS": 30_000, "socketTimeoutMS": None, "timeoutMS": None}
 _RETRY_S: Final = 0.5
 # Documents per answer, as far as they fit into 16 MB. The default is 101.
@@ -204,7 +204,7 @@ class Store:
 
     def __init__(
         self,
-        client: "AsyncIOMotorClient[Any]",
+        client: "AsyncMongoClient[Any]",
         open_builder: "Callable[[], AsyncMongoClient[Any]]",
         database: str,
         *,
@@ -214,9 +214,9 @@ class Store:
         self._open_builder = open_builder
         preference = ReadPreference.SECONDARY_PREFERRED if prefers_secondaries else ReadPreference.PRIMARY
         self._database = client.get_database(database, read_preference=preference)
-        self.events: AsyncIOMotorCollection[Any] = self._database["events"]
-        self.visits: AsyncIOMotorCollection[Any] = self._database["visits"]
-        self.interactions: AsyncIOMotorCollection[Any] = self._database["interactions"]
+        self.events: AsyncCollection[Any] = self._database["events"]
+        self.visits: AsyncCollection[Any] = self._database["visits"]
+        self.interactions: AsyncCollection[Any] = self._database["interactions"]
         self.indexes = Indexes(INDEXES)
         journaled = WriteConcern(**{**self._database.write_concern.document, "j": True})
         self._marks = self._database.get_collection("history_marks", write_concern=journaled)
@@ -243,7 +243,7 @@ class Store:
         `prefers_secondaries`: read from secondaries if there are any, for work that may see an earlier state.
         """
         options: Any = {"serverSelectionTimeoutMS": timeout_ms, "event_listeners": [*listeners, _Stopwatch()]}
-        client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
+        client: AsyncMongoClient[Any] = AsyncMongoClient(
             url, connectTimeoutMS=timeout_ms, socketTimeoutMS=_SOCKET_TIMEOUT_MS, **options
         )
         open_builder = partial(AsyncMongoClient, url, **_WITHOUT_TIME_LIMIT, **options)
@@ -251,7 +251,7 @@ class Store:
 
     async def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        await self._client.close()
 
     async def prepare(self) -> None:
         """Make the indexes, and return when all exist. Until then, a query whose index is missing is refused.
@@ -292,7 +292,7 @@ class Store:
             raise NotReadyError(f"indexes are being built: {', '.join(missing)}")
         return bool((await self._database.command("ping"))["ok"])
 
-    def _require_index(self, collection: "AsyncIOMotorCollection[Any]", where: Iterable[str]) -> None:
+    def _require_index(self, collection: "AsyncCollection[Any]", where: Iterable[str]) -> None:
         """Raise IndexMissingError if the index that serves this filter does not exist yet."""
         field = next(iter(where), "_id")
         if field != "_id":
@@ -457,12 +457,13 @@ class Store:
     async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
         """The visits with events below a key that name the identity with this hash, each with that identity."""
         self._require_index(self.events, ["names_hash"])
-        found = await self.events.aggregate(
+        found = await _aggregated(
+            self.events,
             [
                 *match_stages(self.events.name, {"names_hash": names_hash, "order_key": {"$lt": upper_key}}),
                 {"$group": {"_id": "$visit_id", "name": {"$first": "$names_identity_id"}}},
-            ]
-        ).to_list(None)
+            ],
+        )
         return [(group["_id"], group["name"]) for group in found]
 
     async def flag_conflicts(self, ids: Collection[str]) -> None:
@@ -511,8 +512,7 @@ class Store:
         """All matching interactions in order, fetched as they are needed."""
         self._require_index(self.interactions, where)
         order = {"order_key": ASCENDING}
-        cursor = _cursor(self.interactions, where, order=order, batch_size=_IDS_PER_QUERY)
-        async for group in _in_groups(cursor, _IDS_PER_QUERY):
+        async for group in _in_groups(self.interactions, where, _IDS_PER_QUERY, order=order):
             for interaction in group:
                 yield interaction
 
@@ -534,7 +534,7 @@ class Store:
         tombstone = await self._tombstones.find_one_and_update(
             {"_id": mark}, {"$inc": counts}, return_document=ReturnDocument.AFTER
         )
-        sums: dict[str, int] = tombstone["erasures"][erasure_id]
+        sums: dict[str, int] = tombstone["erasures"][erasure_id] if tombstone else {}
         return sums
 
     async def has_tombstones_of_other_keys(self, key_check: str) -> bool:
@@ -640,7 +640,7 @@ class Store:
     def visit_groups(self, where: Document, size: int) -> AsyncIterator[list[Document]]:
         """All matching visits in order, in groups of up to `size`, fetched as they are needed."""
         self._require_index(self.visits, where)
-        return _in_groups(_cursor(self.visits, where, order={"start_key": ASCENDING}, batch_size=size), size)
+        return _in_groups(self.visits, where, size, order={"start_key": ASCENDING})
 
     def touched_visits(self, since_ms: int, size: int, newest: int = 0) -> AsyncIterator[list[Document]]:
         """The visits last touched at or after a time, in groups of up to `size`, fetched as they are needed.
@@ -648,8 +648,8 @@ class Store:
         With `newest`, only so many, the latest first. Without, none is missed that is touched meanwhile.
         """
         self._require_index(self.visits, ["touched_ms"])
-        found = self.visits.find({"touched_ms": {"$gte": since_ms}}, batch_size=size)
-        return _in_groups(found.sort("touched_ms", DESCENDING).limit(newest) if newest else found, size)
+        order = {"touched_ms": DESCENDING} if newest else _ANY
+        return _in_groups(self.visits, {"touched_ms": {"$gte": since_ms}}, size, order=order, limit=newest)
 
     async def last_events(
         self, visit_ids: Iterable[str], where: Mapping[str, Any], fields: Sequence[str]
@@ -693,7 +693,7 @@ class Store:
         self._require_index(self.events, ["visit_id"])
         where = {"visit_id": _one_of([*visit_ids]), **where}
         order = {"visit_id": ASCENDING, "order_key": ASCENDING}
-        return _in_groups(_cursor(self.events, where, fields, order=order, batch_size=size), size)
+        return _in_groups(self.events, where, size, fields, order=order)
 
     async def first_start_key(self, where: Document) -> str | None:
         """The start key of the first matching visit."""
@@ -752,9 +752,9 @@ class Store:
         """Groups of the matching events with one of these values in a field. A group must have a single value."""
         self._require_index(self.events, [field])
         queries = [
-            self.events.aggregate(
-                [*match_stages(self.events.name, {field: _one_of(part), **where}), {"$group": group}]
-            ).to_list(None)
+            _aggregated(
+                self.events, [*match_stages(self.events.name, {field: _one_of(part), **where}), {"$group": group}]
+            )
             for part in _groups([*values])
         ]
         return [row for answer in await asyncio.gather(*queries) for row in answer]
@@ -768,7 +768,8 @@ class Store:
     async def identity_ids(self, where: Document, from_id: str, limit: int) -> list[str]:
         """The first identities of matching visits in order, from an id on."""
         self._require_index(self.visits, where)
-        found = await self.visits.aggregate(
+        found = await _aggregated(
+            self.visits,
             [
                 *match_stages(self.visits.name, where),
                 {"$unwind": "$identities"},
@@ -776,8 +777,8 @@ class Store:
                 {"$group": {"_id": "$identities"}},
                 {"$sort": {"_id": ASCENDING}},
                 {"$limit": limit},
-            ]
-        ).to_list(None)
+            ],
+        )
         return [group["_id"] for group in found]
 
     async def visits_with(self, field: str, values: Iterable[str], where: Document, limit: int) -> list[Document]:
@@ -798,14 +799,24 @@ class Store:
         return await _find_by(self.events, field, values, fields, where=where, limit=limit)
 
 
-async def _in_groups(cursor: Any, size: int) -> AsyncIterator[list[Document]]:
-    read = _classified(cursor.to_list)
+async def _in_groups(
+    collection: "AsyncCollection[Any]",
+    where: Mapping[str, Any],
+    size: int,
+    fields: Sequence[str] | None = None,
+    *,
+    order: Mapping[str, int] = _ANY,
+    limit: int = 0,
+) -> AsyncIterator[list[Document]]:
+    """The matching documents in an order, in groups of up to `size`, fetched as they are needed."""
+    open_cursor = _classified(_cursor)
+    read = _classified((await open_cursor(collection, where, fields, order=order, limit=limit, size=size)).to_list)
     while group := await read(size):
         yield group
 
 
 async def _first(
-    collection: "AsyncIOMotorCollection[Any]",
+    collection: "AsyncCollection[Any]",
     key: str,
     where: Document,
     limit: int,
@@ -815,25 +826,41 @@ async def _first(
 ) -> list[Document]:
     """The first matching documents in the order of a key, or the last ones from the last on."""
     order = {key: DESCENDING if newest_first else ASCENDING}
-    found: list[Document] = await _cursor(collection, where, fields, order=order, limit=limit).to_list(None)
-    return found
+    return await _found(collection, where, fields, order=order, limit=limit)
 
 
-def _cursor(
-    collection: "AsyncIOMotorCollection[Any]",
+async def _found(
+    collection: "AsyncCollection[Any]",
     where: Mapping[str, Any],
     fields: Sequence[str] | None = None,
     *,
     order: Mapping[str, int] = _ANY,
     limit: int = 0,
-    batch_size: int = _LARGE_BATCH,
+) -> list[Document]:
+    """All matching documents in an order."""
+    found: list[Document] = await (await _cursor(collection, where, fields, order=order, limit=limit)).to_list(None)
+    return found
+
+
+async def _aggregated(collection: "AsyncCollection[Any]", stages: Sequence[Mapping[str, Any]]) -> list[Document]:
+    return await (await collection.aggregate(stages)).to_list(None)
+
+
+async def _cursor(
+    collection: "AsyncCollection[Any]",
+    where: Mapping[str, Any],
+    fields: Sequence[str] | None = None,
+    *,
+    order: Mapping[str, int] = _ANY,
+    limit: int = 0,
+    size: int = _LARGE_BATCH,
 ) -> Any:
     """A cursor over the matching documents in an order: all fields or these."""
     stages = match_stages(collection.name, where)
     stages += [{"$sort": order}] if order else []
     stages += [{"$limit": limit}] if limit else []
     stages += [{"$project": dict.fromkeys(fields, 1)}] if fields else []
-    return collection.aggregate(stages, batchSize=batch_size)
+    return await collection.aggregate(stages, batchSize=size)
 
 
 def _one_of(values: Sequence[str]) -> Any:
@@ -863,7 +890,7 @@ async def _retried(ask: Callable[[], Awaitable[Answer]]) -> Answer:
 
 
 async def _insert(
-    collection: "AsyncIOMotorCollection[Any]", documents: Sequence[Document], per_command: int | None = None
+    collection: "AsyncCollection[Any]", documents: Sequence[Document], per_command: int | None = None
 ) -> Refusals:
     refusals = Refusals(set(), {})
     for part in _groups(documents, per_command or len(documents)):
@@ -903,7 +930,7 @@ def _reason(problem: Mapping[str, Any]) -> str:
 
 
 async def _find_by(
-    collection: "AsyncIOMotorCollection[Any]",
+    collection: "AsyncCollection[Any]",
     field: str,
     values: Iterable[str],
     fields: Sequence[str] | None = None,
@@ -914,7 +941,7 @@ async def _find_by(
 ) -> list[Document]:
     """The documents with one of these values in a field that also meet other conditions."""
     queries = [
-        _cursor(collection, {field: _one_of(group), **where}, fields, limit=limit).to_list(None)
+        _found(collection, {field: _one_of(group), **where}, fields, limit=limit)
         for group in _groups([*values], group_size)
     ]
     return [document for found in await asyncio.gather(*queries) for document in found]
