@@ -29,8 +29,10 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.relinking import Relinker
 from footfall_identity.visitor_store import now_ms
 
-_CONTACTS_PER_WRITE: Final = 100
+_CONTACTS_PER_WRITE: Final = 50
 """Few enough that a query about a visitor does not wait long for the event loop or for MongoDB."""
+_REST: Final = 0.25
+"""How long a batch leaves both to others after each of its writes, as a share of the time that the write took."""
 _CONTACTS_PER_READ: Final = 1_000
 _DELETIONS_PER_CALL: Final = 1_000
 """As many as a call deletes within its time limit."""
@@ -107,7 +109,10 @@ class ContactWriter:
         """
         written: list[Written] = []
         for start in range(0, len(changes), _CONTACTS_PER_WRITE):
+            began = time.monotonic()
             written += await self._write_some(changes[start : start + _CONTACTS_PER_WRITE])
+            if len(changes) > _CONTACTS_PER_WRITE:
+                await asyncio.sleep((time.monotonic() - began) * _REST)
         # Afterwards: a contact that is not deleted must keep its mark, or the synchronization would delete it.
         gone = [change.contact_id for change, one in zip(changes, written, strict=True) if _is_gone(change, one.result)]
         if gone:

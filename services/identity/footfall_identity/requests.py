@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import IntEnum
 from functools import partial
@@ -437,16 +438,18 @@ class ContactItem(NamedTuple):
 
 
 async def contact_items(request: BatchUpsertContactsRequest, phone_region: str | None, at_ms: int) -> list[ContactItem]:
-    """Return the contacts of a batch. Other calls are served meanwhile, because validation takes long."""
+    """Return the contacts of a batch. Validation takes long, so for half of the time other calls are served."""
     _check_batch("contacts", request.contacts)
     if request.generation < 0:
         raise RequestError.invalid("generation", "must not be negative")
     remembered_as = remembered(request.request_id, request, at_ms)
     items = []
     seen: set[str] = set()
+    began = time.monotonic()
     for position, given in enumerate(request.contacts):
         if position % _VALIDATED_TOGETHER == 0:
-            await asyncio.sleep(0)
+            await asyncio.sleep(time.monotonic() - began)
+            began = time.monotonic()
         change, wrong = checked_contact(given, phone_region)
         if given.contact_id in seen:
             wrong = [("contact_id", _TWICE)]

@@ -49,6 +49,7 @@ _PERSON_PAGE: Final = 1_000
 _IDENTITIES_PER_READ: Final = 200
 _LISTED_PER_READ: Final = 200
 _MOST_COUNTED: Final = 1_000
+_OUTCOMES_TOGETHER: Final = 25
 
 Context = ServicerContext[Any, Any]
 
@@ -341,10 +342,14 @@ class IdentityService(IdentityServiceServicer):
     async def _outcomes(self, items: Sequence[ContactItem]) -> list[ContactOutcome]:
         """Write the valid contacts of a batch, and return what became of each."""
         written = iter(await self._contacts.write([item.change for item in items if item.change]))
-        return [
-            messages.contact_outcome(*next(written)) if item.change else messages.invalid_contact(item.violations)
-            for item in items
-        ]
+        outcomes = []
+        for position, item in enumerate(items):
+            if position % _OUTCOMES_TOGETHER == 0:
+                await asyncio.sleep(0)  # other calls are served meanwhile
+            outcomes.append(
+                messages.contact_outcome(*next(written)) if item.change else messages.invalid_contact(item.violations)
+            )
+        return outcomes
 
     async def GetContact(self, request: pb.GetContactRequest, _context: Context) -> pb.GetContactResponse:  # noqa: N802
         """Return a contact."""
