@@ -3,7 +3,18 @@
 The collections, and so the driver and its errors, are those of the service.
 """
 
+import asyncio
+import sys
+from collections.abc import Awaitable
 from typing import Any, NamedTuple, Self
+
+if sys.version_info < (3, 12):
+    # That of Python 3.11 loses a cancellation that comes with the result, and PyMongo sends by it. This is 3.12's.
+    async def _wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:  # noqa: ASYNC109
+        async with asyncio.timeout(timeout):
+            return await awaitable
+
+    asyncio.wait_for = _wait_for  # type: ignore[assignment]
 
 
 class Position(NamedTuple):

@@ -1,7 +1,6 @@
 """Background work of a process: owned tasks, whose failures are logged and counted or stop the process."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -15,14 +14,6 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 Errors = type[Exception] | tuple[type[Exception], ...]
 
 _CANCEL_AGAIN_S: Final = 5.0  # longer than work may take to end
-
-if sys.version_info < (3, 12):
-    # That of Python 3.11 loses a cancellation that comes with the result, and PyMongo sends by it. This is 3.12's.
-    async def _wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:  # noqa: ASYNC109
-        async with asyncio.timeout(timeout):
-            return await awaitable
-
-    asyncio.wait_for = _wait_for  # type: ignore[assignment]
 
 _log = structlog.get_logger()
 _unavailable = FailureLog("a store is not available; the work will be tried again", "work")

@@ -35,7 +35,7 @@ def test_the_service_kit_knows_no_word_of_the_domain() -> None:
 def test_the_service_kit_stays_small() -> None:
     lines = [line for file in SERVICEKIT.glob("*.py") for line in file.read_text(encoding="utf-8").splitlines()]
     # What only one service needs does not belong in it.
-    assert sum(bool(line.strip()) for line in lines) <= 2_370
+    assert sum(bool(line.strip()) for line in lines) <= 2_360
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -49,7 +49,7 @@ ON_CLUSTER = bool(os.environ.get("FOOTFALL_CLUSTER"))
 MUTUAL_TLS = bool(os.environ.get("FOOTFALL_MUTUAL_TLS"))
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For clients of `http://`. httpx would read all certificates of the machine for each client, which takes 50 ms."""
+"""For clients of `http://`. httpx would read all certificates of the machine for each client, which takes long."""
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0

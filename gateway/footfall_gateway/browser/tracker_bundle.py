@@ -44,7 +44,7 @@ _CORE_PARTS = (
 
 
 def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[str, BrowserFile]:
-    """Build the scripts of the tracker, by URL path. Takes 0.2 s, once for each process.
+    """Build the scripts of the tracker, by URL path. They are made once for each process.
 
     A visit ends after `idle_minutes` without an event. Raises FileNotFoundError when a part is missing from `folder`.
     """

@@ -26,7 +26,7 @@ from footfall_identity.contact_record import (
     unmarked,
 )
 from footfall_identity.link_store import LinkStore
-from footfall_identity.relinking import Relinker
+from footfall_identity.relinking import Relinker, paced
 from footfall_identity.visitor_store import now_ms
 
 _CONTACTS_PER_WRITE: Final = 50
@@ -109,10 +109,8 @@ class ContactWriter:
         """
         written: list[Written] = []
         for start in range(0, len(changes), _CONTACTS_PER_WRITE):
-            began = time.monotonic()
-            written += await self._write_some(changes[start : start + _CONTACTS_PER_WRITE])
-            if len(changes) > _CONTACTS_PER_WRITE:
-                await asyncio.sleep((time.monotonic() - began) * _REST)
+            writing = self._write_some(changes[start : start + _CONTACTS_PER_WRITE])
+            written += await (paced(writing, _REST) if len(changes) > _CONTACTS_PER_WRITE else writing)
         # Afterwards: a contact that is not deleted must keep its mark, or the synchronization would delete it.
         gone = [change.contact_id for change, one in zip(changes, written, strict=True) if _is_gone(change, one.result)]
         if gone:

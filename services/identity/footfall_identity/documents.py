@@ -1,7 +1,7 @@
 """Documents of MongoDB: found by one of many values, and replaced unless they have been changed meanwhile."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, Final
 
 # SecantusDB compares each document with each value of an `$in`, so larger groups gain little.
@@ -38,18 +38,9 @@ async def open_with(
     return await collection.aggregate(stages)
 
 
-async def find_with(
-    collection: Any,
-    where: Mapping[str, Any],
-    rest: Mapping[str, Any] | None,
-    fields: Mapping[str, int] | None = None,
-    *,
-    by: str = "",
-    limit: int = 0,
-) -> list[dict[str, Any]]:
-    """Return all documents of such a cursor."""
-    cursor = await open_with(collection, where, rest, fields, by=by, limit=limit)
-    found: list[dict[str, Any]] = await cursor.to_list(None)
+async def all_of(opening: Awaitable[Any]) -> list[dict[str, Any]]:
+    """Open a cursor and return all its documents. Raises what the driver raises."""
+    found: list[dict[str, Any]] = await (await opening).to_list(None)
     return found
 
 
@@ -66,7 +57,7 @@ async def find_any(
     """
     filters = [{field: {"$in": group}} for group in in_groups(values)]
     queries = [
-        find_with(collection, where, rest, fields) if rest else collection.find(where, fields).to_list(None)
+        all_of(open_with(collection, where, rest, fields)) if rest else collection.find(where, fields).to_list(None)
         for where in filters
     ]
     return [document for found in await asyncio.gather(*queries) for document in found]

@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 from msgspec.structs import replace
 
-from footfall_identity.documents import find_any, find_with, has_replaced
+from footfall_identity.documents import all_of, find_any, has_replaced, open_with
 
 
 class GenericValue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,7 +107,7 @@ class GenericValueStore:
         """Return up to `size` values that were marked before a time."""
         stale, before = {"is_stale": True}, {"update_ms": {"$lt": before_ms}}
         async with self._translating_errors():
-            return _values(await find_with(self._values, stale, before, limit=size))
+            return _values(await all_of(open_with(self._values, stale, before, limit=size)))
 
     async def unmark(self, value: GenericValue) -> None:
         """Remove the mark of a value, unless it has been changed meanwhile."""

@@ -40,7 +40,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from pymongo.uri_parser import parse_uri
 
 from footfall_identity.contact_record import STALE_KEY, ContactMark, ContactRecord, ContactSync, WrittenBatch
-from footfall_identity.documents import find_any, find_with, in_groups, open_with
+from footfall_identity.documents import all_of, find_any, in_groups, open_with
 from footfall_identity.generic_values import GenericValueStore
 from footfall_identity.identity_record import RECORD_FORM, Decision, IdentityRecord, doubt_key, restricted_to_sites
 from footfall_identity.known_contact import NO_CONTACT, UNKNOWN_CONTACT, KnownContact
@@ -602,7 +602,7 @@ class LinkStore:
             stages.append({"$limit": limit})
         stages.append({"$count": "all"})
         async with _translating_errors():
-            counts = await (await self._identities.aggregate(stages)).to_list(None)
+            counts = await all_of(self._identities.aggregate(stages))
         return sum(count["all"] for count in counts)  # none of no documents
 
     async def count_shared(self, max_devices: int, limit: int) -> int:
@@ -666,7 +666,7 @@ class LinkStore:
         """Return up to `size` contacts that were written before a time and whose identities have to be linked again."""
         stale, before = {"search_keys": STALE_KEY}, {"update_ms": {"$lt": before_ms}}
         async with _translating_errors():
-            documents = await find_with(self._contacts, stale, before, limit=size)
+            documents = await all_of(open_with(self._contacts, stale, before, limit=size))
         return [msgspec.convert(document, ContactRecord) for document in documents]
 
     async def unmark_contacts(self, contacts: Iterable[tuple[ContactRecord, Collection[str]]]) -> None:
@@ -690,9 +690,9 @@ class LinkStore:
     async def _find_ids(
         self, where: dict[str, Any], limit: int = 0, rest: Mapping[str, Any] | None = None, *, by: str = ""
     ) -> list[str]:
-        """Return the first identities that `find_with` finds, all with `limit` 0."""
+        """Return the first identities that `open_with` finds, all with `limit` 0."""
         async with _translating_errors():
-            found = await find_with(self._identities, where, rest, {"_id": 1}, by=by, limit=limit)
+            found = await all_of(open_with(self._identities, where, rest, {"_id": 1}, by=by, limit=limit))
         return [document["_id"] for document in found]
 
     async def put_tombstone(self, tombstone: Tombstone) -> None:

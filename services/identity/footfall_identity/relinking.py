@@ -18,7 +18,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Iterable, Sequence, Set
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from footfall_servicekit.background import attempt
 from footfall_servicekit.channel import time_left
@@ -32,6 +32,8 @@ from footfall_identity.linker import Linker
 from footfall_identity.redirects import Redirect, all_together
 from footfall_identity.relink_store import Cohort, RelinkNote
 from footfall_identity.visitor_store import now_ms
+
+Result = TypeVar("Result")
 
 _MAX_DIRECT: Final = 100
 """A cohort with more identities gets a note."""
@@ -150,9 +152,9 @@ class Relinker:
             self._has_contacts.clear()
             while self._queued or self._batches:
                 if self._queued:
-                    await _paced(attempt(RequestError, self._link_next))
+                    await paced(attempt(RequestError, self._link_next))
                 if self._batches:
-                    await _paced(attempt(RequestError, self._link_next_batches))
+                    await paced(attempt(RequestError, self._link_next_batches))
 
     async def _link_next_batches(self) -> None:
         """Link the identities of the first batches in the queue. After a failure, their notes are found again."""
@@ -268,7 +270,7 @@ class Relinker:
         if note is None:
             return False
         members = await self._next_members(note)
-        await _paced(self._relink(members))
+        await paced(self._relink(members))
         if members:
             await self._notes.end_turn(note, members, now_ms())
         else:
@@ -306,24 +308,25 @@ class Relinker:
     async def _link_marked(self, before_ms: int) -> None:
         """Link identities that are due, and those of contacts that were marked before a time, until none is left."""
         while due := await self._links.due(_IDENTITIES_PER_TURN):
-            await _paced(self._linker.relink(due))
+            await paced(self._linker.relink(due))
         while renames := await self._links.renames.due(1):
-            await _paced(self._linker.settle(renames[0]))
+            await paced(self._linker.settle(renames[0]))
         while merges := await self._links.merges.due(1):
-            await _paced(self.settle(merges[0]))
+            await paced(self.settle(merges[0]))
         while stale := await self._links.stale_contacts(_CONTACTS_PER_STEP, before_ms):
-            await _paced(self._link(stale))
+            await paced(self._link(stale))
         while batch := await self._links.next_batch(before_ms - _BATCH_WRITTEN_MS):
-            await _paced(self._link_batches([batch]))
+            await paced(self._link_batches([batch]))
         while await self._linker.generic_values.announce_left_behind(_CONTACTS_PER_STEP, before_ms):
             pass
 
 
-async def _paced(work: Awaitable[Any]) -> None:
-    """Do work, and pause for as long as it took."""
+async def paced(work: Awaitable[Result], rest: float = 1.0) -> Result:
+    """Do work, and pause for `rest` times as long as it took."""
     began = time.monotonic()
-    await work
-    await asyncio.sleep(time.monotonic() - began)
+    result = await work
+    await asyncio.sleep((time.monotonic() - began) * rest)
+    return result
 
 
 def _match_key_cohorts(keys: Iterable[str]) -> set[Cohort]:

@@ -457,13 +457,11 @@ class Store:
     async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
         """The visits with events below a key that name the identity with this hash, each with that identity."""
         self._require_index(self.events, ["names_hash"])
-        found = await _aggregated(
-            self.events,
-            [
-                *match_stages(self.events.name, {"names_hash": names_hash, "order_key": {"$lt": upper_key}}),
-                {"$group": {"_id": "$visit_id", "name": {"$first": "$names_identity_id"}}},
-            ],
-        )
+        stages = [
+            *match_stages(self.events.name, {"names_hash": names_hash, "order_key": {"$lt": upper_key}}),
+            {"$group": {"_id": "$visit_id", "name": {"$first": "$names_identity_id"}}},
+        ]
+        found = await _all_of(self.events.aggregate(stages))
         return [(group["_id"], group["name"]) for group in found]
 
     async def flag_conflicts(self, ids: Collection[str]) -> None:
@@ -531,10 +529,10 @@ class Store:
     async def count_erased(self, mark: str, erasure_id: str, counted: Mapping[str, int]) -> dict[str, int]:
         """Add to the counts of an erasure, and return their sums, by name."""
         counts = {f"erasures.{erasure_id}.{name}": count for name, count in counted.items()}
-        tombstone = await self._tombstones.find_one_and_update(
+        tombstone: Any = await self._tombstones.find_one_and_update(
             {"_id": mark}, {"$inc": counts}, return_document=ReturnDocument.AFTER
         )
-        sums: dict[str, int] = tombstone["erasures"][erasure_id] if tombstone else {}
+        sums: dict[str, int] = tombstone["erasures"][erasure_id]
         return sums
 
     async def has_tombstones_of_other_keys(self, key_check: str) -> bool:
@@ -752,8 +750,10 @@ class Store:
         """Groups of the matching events with one of these values in a field. A group must have a single value."""
         self._require_index(self.events, [field])
         queries = [
-            _aggregated(
-                self.events, [*match_stages(self.events.name, {field: _one_of(part), **where}), {"$group": group}]
+            _all_of(
+                self.events.aggregate(
+                    [*match_stages(self.events.name, {field: _one_of(part), **where}), {"$group": group}]
+                )
             )
             for part in _groups([*values])
         ]
@@ -768,17 +768,15 @@ class Store:
     async def identity_ids(self, where: Document, from_id: str, limit: int) -> list[str]:
         """The first identities of matching visits in order, from an id on."""
         self._require_index(self.visits, where)
-        found = await _aggregated(
-            self.visits,
-            [
-                *match_stages(self.visits.name, where),
-                {"$unwind": "$identities"},
-                {"$match": {"identities": {"$gte": from_id}}},
-                {"$group": {"_id": "$identities"}},
-                {"$sort": {"_id": ASCENDING}},
-                {"$limit": limit},
-            ],
-        )
+        stages = [
+            *match_stages(self.visits.name, where),
+            {"$unwind": "$identities"},
+            {"$match": {"identities": {"$gte": from_id}}},
+            {"$group": {"_id": "$identities"}},
+            {"$sort": {"_id": ASCENDING}},
+            {"$limit": limit},
+        ]
+        found = await _all_of(self.visits.aggregate(stages))
         return [group["_id"] for group in found]
 
     async def visits_with(self, field: str, values: Iterable[str], where: Document, limit: int) -> list[Document]:
@@ -826,24 +824,13 @@ async def _first(
 ) -> list[Document]:
     """The first matching documents in the order of a key, or the last ones from the last on."""
     order = {key: DESCENDING if newest_first else ASCENDING}
-    return await _found(collection, where, fields, order=order, limit=limit)
+    return await _all_of(_cursor(collection, where, fields, order=order, limit=limit))
 
 
-async def _found(
-    collection: "AsyncCollection[Any]",
-    where: Mapping[str, Any],
-    fields: Sequence[str] | None = None,
-    *,
-    order: Mapping[str, int] = _ANY,
-    limit: int = 0,
-) -> list[Document]:
-    """All matching documents in an order."""
-    found: list[Document] = await (await _cursor(collection, where, fields, order=order, limit=limit)).to_list(None)
+async def _all_of(opening: Awaitable[Any]) -> list[Document]:
+    """All documents of a cursor that is being opened."""
+    found: list[Document] = await (await opening).to_list(None)
     return found
-
-
-async def _aggregated(collection: "AsyncCollection[Any]", stages: Sequence[Mapping[str, Any]]) -> list[Document]:
-    return await (await collection.aggregate(stages)).to_list(None)
 
 
 async def _cursor(
@@ -941,7 +928,7 @@ async def _find_by(
 ) -> list[Document]:
     """The documents with one of these values in a field that also meet other conditions."""
     queries = [
-        _found(collection, {field: _one_of(group), **where}, fields, limit=limit)
+        _all_of(_cursor(collection, {field: _one_of(group), **where}, fields, limit=limit))
         for group in _groups([*values], group_size)
     ]
     return [document for found in await asyncio.gather(*queries) for document in found]
