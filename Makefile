@@ -50,7 +50,7 @@ bench: install ## load the whole suite beside the bare floor, and write docs/dev
 bench-history: install ## compare queries over 10,000 and 1,000,000 events, and write docs/dev/performance.md (8 minutes, Linux)
 	@$(bin)/python -m bench.history
 
-bench-contacts: install ## compare searches among 10,000 and 1,000,000 contacts, write 50,000, and write docs/dev/performance.md (25 minutes, Linux)
+bench-contacts: install ## compare searches among 10,000 and 1,000,000 contacts, write 50,000, and write docs/dev/performance.md (8 minutes, Linux)
 	@$(bin)/python -m bench.contacts
 	@$(bin)/python -m bench.contact_writes
 

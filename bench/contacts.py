@@ -27,9 +27,9 @@ from tests.tools.suite import Suite
 
 PAGE_SIZE: Final = 10
 ANSWER_SECONDS: Final = 30.0
-FILL_SECONDS: Final = 480.0
+FILL_SECONDS: Final = 1_200.0
 """A slow machine stores fewer contacts in this time, and the report says how many."""
-INDEX_SECONDS: Final = 720.0
+INDEX_SECONDS: Final = 60.0
 CONTACTS_PER_WRITE: Final = 2_000
 NAMESAKES: Final = 8
 """Contacts of each last name, in both directories."""
@@ -103,7 +103,6 @@ class Directory:
     contacts: int
     stub: Any
     fill_s: float
-    index_s: float
     took_ms: dict[Search, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def ask(self, search: Search, chance: random.Random) -> None:
@@ -126,18 +125,15 @@ class Directory:
 def filled(contacts: int) -> Iterator[Directory]:
     """A suite of its own whose identity service has so many contacts."""
     with fresh_suite() as suite, grpc.insecure_channel(suite.targets["identity"]) as channel:
-        suite.stop("identity")
+        stub = IdentityServiceStub(channel)
+        _wait_for_indexes(stub)
         started = time.monotonic()
         contacts = _fill(suite, contacts)
-        stored = time.monotonic()
-        suite.start("identity")
-        stub = IdentityServiceStub(channel)
-        _wait_until_searchable(stub)
-        yield Directory(contacts, stub, stored - started, time.monotonic() - stored)
+        yield Directory(contacts, stub, time.monotonic() - started)
 
 
-def _wait_until_searchable(stub: Any) -> None:
-    """Wait until identity has made its indexes."""
+def _wait_for_indexes(stub: Any) -> None:
+    """Wait until identity has made its indexes. SecantusDB cannot make them of a million contacts in its memory."""
     deadline = time.monotonic() + INDEX_SECONDS
     while True:
         try:
@@ -151,15 +147,11 @@ def _wait_until_searchable(stub: Any) -> None:
 
 
 def _fill(suite: Suite, contacts: int) -> int:
-    """Store the contacts without indexes, which takes a fraction of the time with them. Identity makes them later.
-
-    Returns how many have been stored in time.
-    """
+    """Store the contacts. Returns how many have been stored in time."""
     give_up_at = time.monotonic() + FILL_SECONDS
     client: MongoClient[Any] = MongoClient(suite.mongo_url)
     with client:
         collection = client["footfall"]["contacts"]
-        collection.drop()
         for start in range(0, contacts, CONTACTS_PER_WRITE):
             if time.monotonic() > give_up_at:
                 return start
@@ -192,8 +184,7 @@ def text(extent: Extent, few: Directory, many: Directory, seconds: float) -> str
             "",
             *table("|".join(("contacts by", *heads)), [_row(search, few, many) for search in SEARCHES]),
             "",
-            f"To store {many.contacts:,} contacts without indexes took {many.fill_s:.0f} s. Identity, started after",
-            f"that, made its indexes and searched {many.index_s:.0f} s later.",
+            f"To store {many.contacts:,} contacts took {many.fill_s:.0f} s.",
         ]
     )
 
