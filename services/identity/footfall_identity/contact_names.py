@@ -1,5 +1,6 @@
 """Words of names without case and accents, and their beginnings, by which contacts are found."""
 
+import re
 import unicodedata
 from typing import Final
 
@@ -25,11 +26,15 @@ _LETTERS: Final = str.maketrans(
 )
 """Small letters that Unicode does not take apart, and how they are typed without them."""
 
+_ASCII_WORD: Final = re.compile("[a-z0-9]+")
+
 _APOSTROPHES: Final = dict.fromkeys(map(ord, "'`\u00b4\u02bb\u02bc\u2018\u2019"))
 
 
 def folded_words(text: str) -> tuple[str, ...]:
     """Return the different words of a text in small letters without accents, in their order."""
+    if text.isascii():  # nearly always, and several times as fast
+        return tuple(dict.fromkeys(_ASCII_WORD.findall(text.translate(_APOSTROPHES).lower())))
     decomposed = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES)).casefold().translate(_LETTERS)
     # Vowel signs, for instance of Hindi, are marks too, but combine with class 0.
     plain = (character for character in decomposed if not unicodedata.combining(character))

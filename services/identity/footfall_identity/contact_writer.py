@@ -26,13 +26,12 @@ from footfall_identity.contact_record import (
     unmarked,
 )
 from footfall_identity.link_store import LinkStore
-from footfall_identity.relinking import Relinker, paced
+from footfall_identity.relinking import Relinker
 from footfall_identity.visitor_store import now_ms
 
 _CONTACTS_PER_WRITE: Final = 50
 """Few enough that a query about a visitor does not wait long for the event loop or for MongoDB."""
-_REST: Final = 0.25
-"""How long a batch leaves both to others after each of its writes, as a share of the time that the write took."""
+_MARKS_PER_WRITE: Final = 100
 _CONTACTS_PER_READ: Final = 1_000
 _DELETIONS_PER_CALL: Final = 1_000
 """As many as a call deletes within its time limit."""
@@ -86,7 +85,8 @@ class ContactWriter:
         self._max_deleted_percent = max_deleted_percent
         self._reading: _Reading | None = None
         self._deleting = asyncio.Lock()
-        self._storing = asyncio.Lock()
+        self.turn = asyncio.Lock()
+        """Held for each step of large batches: two at a time would let other calls wait twice as long."""
 
     async def write_one(self, change: ContactChange) -> ContactRecord | None:
         """Make one change; return the contact, None if there is none.
@@ -108,15 +108,19 @@ class ContactWriter:
         Identities are linked again in the background.
         """
         written: list[Written] = []
+        write = self._write_some if len(changes) <= _CONTACTS_PER_WRITE else self._write_in_turn
         for start in range(0, len(changes), _CONTACTS_PER_WRITE):
-            writing = self._write_some(changes[start : start + _CONTACTS_PER_WRITE])
-            written += await (paced(writing, _REST) if len(changes) > _CONTACTS_PER_WRITE else writing)
+            written += await write(changes[start : start + _CONTACTS_PER_WRITE])
         # Afterwards: a contact that is not deleted must keep its mark, or the synchronization would delete it.
         gone = [change.contact_id for change, one in zip(changes, written, strict=True) if _is_gone(change, one.result)]
         if gone:
             await self._links.forget_sent(gone)
         await self._links.wait_for_journal()
         return written
+
+    async def _write_in_turn(self, changes: Sequence[ContactChange]) -> list[Written]:
+        async with self.turn:
+            return await self._write_some(changes)
 
     async def _write_some(self, changes: Sequence[ContactChange]) -> list[Written]:
         done: dict[str, Written] = {}
@@ -151,8 +155,7 @@ class ContactWriter:
         batch = WrittenBatch(batch_id=uuid4().hex, at_ms=now_ms(), contacts=stale)
         if stale:
             await self._links.note_batch(batch)
-        async with self._storing:  # SecantusDB takes longer for two such writes at a time than one after the other
-            stored = await self._links.store_contacts([(before, unmarked(before, after)) for before, after in pairs])
+        stored = await self._links.store_contacts([(before, unmarked(before, after)) for before, after in pairs])
         if stale:
             if now_ms() - batch.at_ms > _NOTED_MS:  # another process may have removed the note too early
                 await self._links.note_batch(replace(batch, at_ms=now_ms()))
@@ -171,7 +174,8 @@ class ContactWriter:
         if known:
             _require_latest(known, generation)
         if contact_ids:
-            await self._links.mark_sent(generation, contact_ids)
+            for start in range(0, len(contact_ids), _MARKS_PER_WRITE):
+                await self._links.mark_sent(generation, contact_ids[start : start + _MARKS_PER_WRITE])
 
     async def finish_sync(
         self, generation: int, max_deleted_percent: int = 0, *, validate_only: bool = False
@@ -210,7 +214,7 @@ class ContactWriter:
             # A later synchronization may have begun meanwhile, or these contacts may have been sent after all.
             await self._latest(sync.generation)
             sent = await self._links.sent_of(sync.generation, ids)
-            written = await self._write_some(
+            written = await self._write_in_turn(
                 [
                     ContactChange(contact_id=one, given=None, creates=False, before_ms=sync.start_ms)
                     for one in ids

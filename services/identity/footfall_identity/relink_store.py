@@ -7,7 +7,7 @@ once more after the present pass, however many requests there were.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Literal, NamedTuple
 from uuid import uuid4
@@ -98,14 +98,13 @@ class RelinkStore:
         del inserted["_id"], inserted["rev"]
         await self._notes.update_one({"_id": cohort.id}, {"$set": {"rev": rev}, "$setOnInsert": inserted}, upsert=True)
 
-    async def notes(self, cohorts: Iterable[Cohort]) -> list[RelinkNote]:
+    async def notes(self, cohorts: Collection[Cohort]) -> list[RelinkNote]:
         """Return the notes that there are about these cohorts."""
-        wanted = [cohort.id for cohort in cohorts]
         async with self._translating_errors():
             # Mostly there is none at all. To ask for that is cheaper than to look for many.
-            if len(wanted) > _FEW and await self._notes.find_one({}, {"_id": 1}) is None:
+            if len(cohorts) > _FEW and await self._notes.find_one({}, {"_id": 1}) is None:
                 return []
-            found = await find_any(self._notes, "_id", wanted)
+            found = await find_any(self._notes, "_id", (cohort.id for cohort in cohorts))
         return [msgspec.convert(document, RelinkNote) for document in found]
 
     async def take_turn(self, now_ms: int, until_ms: int) -> RelinkNote | None:

@@ -52,7 +52,7 @@ _LEFT_BEHIND_MS: Final = 10_000
 """A mark that is older than this is found by every process."""
 _BATCH_WRITTEN_MS: Final = 60_000
 """By then the contacts of a batch are stored, or never will be: no call lasts as long."""
-_BATCHES_PER_STEP: Final = 5
+_BATCHES_PER_STEP: Final = 2
 _MAX_QUEUED_BATCHES: Final = 250
 """Batches that a process remembers; it finds the others by their notes."""
 _LOOK_EVERY_S: Final = 5.0
@@ -152,9 +152,9 @@ class Relinker:
             self._has_contacts.clear()
             while self._queued or self._batches:
                 if self._queued:
-                    await paced(attempt(RequestError, self._link_next))
+                    await _paced(attempt(RequestError, self._link_next))
                 if self._batches:
-                    await paced(attempt(RequestError, self._link_next_batches))
+                    await _paced(attempt(RequestError, self._link_next_batches))
 
     async def _link_next_batches(self) -> None:
         """Link the identities of the first batches in the queue. After a failure, their notes are found again."""
@@ -270,7 +270,7 @@ class Relinker:
         if note is None:
             return False
         members = await self._next_members(note)
-        await paced(self._relink(members))
+        await _paced(self._relink(members))
         if members:
             await self._notes.end_turn(note, members, now_ms())
         else:
@@ -308,24 +308,24 @@ class Relinker:
     async def _link_marked(self, before_ms: int) -> None:
         """Link identities that are due, and those of contacts that were marked before a time, until none is left."""
         while due := await self._links.due(_IDENTITIES_PER_TURN):
-            await paced(self._linker.relink(due))
+            await _paced(self._linker.relink(due))
         while renames := await self._links.renames.due(1):
-            await paced(self._linker.settle(renames[0]))
+            await _paced(self._linker.settle(renames[0]))
         while merges := await self._links.merges.due(1):
-            await paced(self.settle(merges[0]))
+            await _paced(self.settle(merges[0]))
         while stale := await self._links.stale_contacts(_CONTACTS_PER_STEP, before_ms):
-            await paced(self._link(stale))
+            await _paced(self._link(stale))
         while batch := await self._links.next_batch(before_ms - _BATCH_WRITTEN_MS):
-            await paced(self._link_batches([batch]))
+            await _paced(self._link_batches([batch]))
         while await self._linker.generic_values.announce_left_behind(_CONTACTS_PER_STEP, before_ms):
             pass
 
 
-async def paced(work: Awaitable[Result], rest: float = 1.0) -> Result:
-    """Do work, and pause for `rest` times as long as it took."""
+async def _paced(work: Awaitable[Result]) -> Result:
+    """Do work, and pause for as long as it took."""
     began = time.monotonic()
     result = await work
-    await asyncio.sleep((time.monotonic() - began) * rest)
+    await asyncio.sleep(time.monotonic() - began)
     return result
 
 

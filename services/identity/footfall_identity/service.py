@@ -89,7 +89,6 @@ class IdentityService(IdentityServiceServicer):
         self._writer = writer
         self._contacts = contacts
         self._history = history
-        self._validating = asyncio.Lock()
         self.site_groups = SiteGroups.load(settings.sites_file)
         self._codes = codes
         self._customers = Customers(
@@ -326,7 +325,7 @@ class IdentityService(IdentityServiceServicer):
         self, request: pb.BatchUpsertContactsRequest, _context: Context
     ) -> pb.BatchUpsertContactsResponse:
         """Create or replace contacts; with `generation`, as a part of a synchronization."""
-        async with self._validating:  # several batches at a time would let other calls wait several times as long
+        async with self._contacts.turn:
             items = await requests.contact_items(request, self._settings.phone_region, now_ms())
         if request.generation:
             await self._contacts.mark_sent(request.generation, requests.sent_ids(request))

@@ -373,7 +373,7 @@ async def test_a_process_pauses_after_each_step_for_contacts_of_other_processes(
     async def paced(step: Awaitable[object]) -> None:
         steps.append(await step)
 
-    monkeypatch.setattr(relinking, "paced", paced)
+    monkeypatch.setattr(relinking, "_paced", paced)
     await Relinker(links, linker, wait_ms=0, max_wait_ms=0).finish()
     assert len(steps) == 2, "one for the contact, one for the batch"
     assert await is_settled(links)
