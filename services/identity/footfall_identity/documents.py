@@ -1,8 +1,10 @@
 """Documents of MongoDB: found by one of many values, and replaced unless they have been changed meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, ParamSpec
+
+Given = ParamSpec("Given")
 
 # SecantusDB compares each document with each value of an `$in`, so larger groups gain little.
 _VALUES_PER_QUERY: Final = 100
@@ -38,9 +40,11 @@ async def open_with(
     return await collection.aggregate(stages)
 
 
-async def all_of(opening: Awaitable[Any]) -> list[dict[str, Any]]:
-    """Open a cursor and return all its documents. Raises what the driver raises."""
-    found: list[dict[str, Any]] = await (await opening).to_list(None)
+async def all_of(
+    open_cursor: Callable[Given, Awaitable[Any]], *args: Given.args, **kwargs: Given.kwargs
+) -> list[dict[str, Any]]:
+    """Return all documents of the cursor that a function opens. Raises what the driver raises."""
+    found: list[dict[str, Any]] = await (await open_cursor(*args, **kwargs)).to_list(None)
     return found
 
 
@@ -57,7 +61,7 @@ async def find_any(
     """
     filters = [{field: {"$in": group}} for group in in_groups(values)]
     queries = [
-        all_of(open_with(collection, where, rest, fields)) if rest else collection.find(where, fields).to_list(None)
+        all_of(open_with, collection, where, rest, fields) if rest else collection.find(where, fields).to_list(None)
         for where in filters
     ]
     return [document for found in await asyncio.gather(*queries) for document in found]

@@ -107,7 +107,7 @@ class GenericValueStore:
         """Return up to `size` values that were marked before a time."""
         stale, before = {"is_stale": True}, {"update_ms": {"$lt": before_ms}}
         async with self._translating_errors():
-            return _values(await all_of(open_with(self._values, stale, before, limit=size)))
+            return _values(await all_of(open_with, self._values, stale, before, limit=size))
 
     async def unmark(self, value: GenericValue) -> None:
         """Remove the mark of a value, unless it has been changed meanwhile."""

@@ -602,7 +602,7 @@ class LinkStore:
             stages.append({"$limit": limit})
         stages.append({"$count": "all"})
         async with _translating_errors():
-            counts = await all_of(self._identities.aggregate(stages))
+            counts = await all_of(self._identities.aggregate, stages)
         return sum(count["all"] for count in counts)  # none of no documents
 
     async def count_shared(self, max_devices: int, limit: int) -> int:
@@ -666,7 +666,7 @@ class LinkStore:
         """Return up to `size` contacts that were written before a time and whose identities have to be linked again."""
         stale, before = {"search_keys": STALE_KEY}, {"update_ms": {"$lt": before_ms}}
         async with _translating_errors():
-            documents = await all_of(open_with(self._contacts, stale, before, limit=size))
+            documents = await all_of(open_with, self._contacts, stale, before, limit=size)
         return [msgspec.convert(document, ContactRecord) for document in documents]
 
     async def unmark_contacts(self, contacts: Iterable[tuple[ContactRecord, Collection[str]]]) -> None:
@@ -692,7 +692,7 @@ class LinkStore:
     ) -> list[str]:
         """Return the first identities that `open_with` finds, all with `limit` 0."""
         async with _translating_errors():
-            found = await all_of(open_with(self._identities, where, rest, {"_id": 1}, by=by, limit=limit))
+            found = await all_of(open_with, self._identities, where, rest, {"_id": 1}, by=by, limit=limit)
         return [document["_id"] for document in found]
 
     async def put_tombstone(self, tombstone: Tombstone) -> None:

@@ -24,7 +24,7 @@ from collections.abc import (
 )
 from functools import partial, wraps
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
@@ -112,6 +112,7 @@ _unavailable = FailureLog("MongoDB does not answer", "store")
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 Class = TypeVar("Class")
+Given = ParamSpec("Given")
 
 
 class Refusals(NamedTuple):
@@ -461,7 +462,7 @@ class Store:
             *match_stages(self.events.name, {"names_hash": names_hash, "order_key": {"$lt": upper_key}}),
             {"$group": {"_id": "$visit_id", "name": {"$first": "$names_identity_id"}}},
         ]
-        found = await _all_of(self.events.aggregate(stages))
+        found = await _all_of(self.events.aggregate, stages)
         return [(group["_id"], group["name"]) for group in found]
 
     async def flag_conflicts(self, ids: Collection[str]) -> None:
@@ -751,9 +752,8 @@ class Store:
         self._require_index(self.events, [field])
         queries = [
             _all_of(
-                self.events.aggregate(
-                    [*match_stages(self.events.name, {field: _one_of(part), **where}), {"$group": group}]
-                )
+                self.events.aggregate,
+                [*match_stages(self.events.name, {field: _one_of(part), **where}), {"$group": group}],
             )
             for part in _groups([*values])
         ]
@@ -776,7 +776,7 @@ class Store:
             {"$sort": {"_id": ASCENDING}},
             {"$limit": limit},
         ]
-        found = await _all_of(self.visits.aggregate(stages))
+        found = await _all_of(self.visits.aggregate, stages)
         return [group["_id"] for group in found]
 
     async def visits_with(self, field: str, values: Iterable[str], where: Document, limit: int) -> list[Document]:
@@ -824,12 +824,14 @@ async def _first(
 ) -> list[Document]:
     """The first matching documents in the order of a key, or the last ones from the last on."""
     order = {key: DESCENDING if newest_first else ASCENDING}
-    return await _all_of(_cursor(collection, where, fields, order=order, limit=limit))
+    return await _all_of(_cursor, collection, where, fields, order=order, limit=limit)
 
 
-async def _all_of(opening: Awaitable[Any]) -> list[Document]:
-    """All documents of a cursor that is being opened."""
-    found: list[Document] = await (await opening).to_list(None)
+async def _all_of(
+    open_cursor: Callable[Given, Awaitable[Any]], *args: Given.args, **kwargs: Given.kwargs
+) -> list[Document]:
+    """All documents of the cursor that a function opens."""
+    found: list[Document] = await (await open_cursor(*args, **kwargs)).to_list(None)
     return found
 
 
@@ -928,7 +930,7 @@ async def _find_by(
 ) -> list[Document]:
     """The documents with one of these values in a field that also meet other conditions."""
     queries = [
-        _all_of(_cursor(collection, {field: _one_of(group), **where}, fields, limit=limit))
+        _all_of(_cursor, collection, {field: _one_of(group), **where}, fields, limit=limit)
         for group in _groups([*values], group_size)
     ]
     return [document for found in await asyncio.gather(*queries) for document in found]
