@@ -116,7 +116,7 @@ def documents(entries: Iterable[EventBatch], tombstones: Tombstones) -> tuple[li
 async def fill(
     store: Store, past: Past, tombstones: Tombstones, report: Callable[[int], object] = lambda _: None
 ) -> None:
-    """Store a past in collections without any index but that on `_id`. History must not run meanwhile.
+    """Store a past in a history that has seen nothing. It must not run meanwhile.
 
     `report` is called with the number of events stored so far.
 
@@ -124,8 +124,6 @@ async def fill(
         RuntimeError: the store has not taken all of it.
 
     """
-    await store.visits.drop()
-    await store.events.drop()
     entries = past.visits()
 
     def some() -> tuple[list[Document], list[Document]]:
