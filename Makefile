@@ -47,7 +47,7 @@ bench: install ## load the whole suite beside the bare floor, and write docs/dev
 	@bench/install-wrk
 	@$(bin)/python -m bench
 
-bench-history: install ## compare queries over 10,000 and 1,000,000 events, and write docs/dev/performance.md (8 minutes, Linux)
+bench-history: install ## compare queries over 10,000 and 1,000,000 events, and write docs/dev/performance.md (10 minutes, Linux)
 	@$(bin)/python -m bench.history
 
 bench-contacts: install ## compare searches among 10,000 and 1,000,000 contacts, write 50,000, and write docs/dev/performance.md (8 minutes, Linux)

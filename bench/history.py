@@ -184,12 +184,8 @@ def _missing_indexes(suite: Suite) -> int:
     except httpx.HTTPError:
         return 1
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    missing = [
-        sample.value
-        for sample in samples
-        if sample.name == "footfall_store_indexes" and sample.labels["state"] == "missing"
-    ]
-    return int(missing[0]) if missing else 1
+    by_state = {each.labels["state"]: int(each.value) for each in samples if each.name == "footfall_store_indexes"}
+    return by_state.get("missing", 1)
 
 
 def measure(extent: Extent) -> str:

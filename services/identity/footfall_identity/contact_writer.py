@@ -31,7 +31,6 @@ from footfall_identity.visitor_store import now_ms
 
 _CONTACTS_PER_WRITE: Final = 50
 """Few enough that a query about a visitor does not wait long for the event loop or for MongoDB."""
-_MARKS_PER_WRITE: Final = 100
 _CONTACTS_PER_READ: Final = 1_000
 _DELETIONS_PER_CALL: Final = 1_000
 """As many as a call deletes within its time limit."""
@@ -174,8 +173,7 @@ class ContactWriter:
         if known:
             _require_latest(known, generation)
         if contact_ids:
-            for start in range(0, len(contact_ids), _MARKS_PER_WRITE):
-                await self._links.mark_sent(generation, contact_ids[start : start + _MARKS_PER_WRITE])
+            await self._links.mark_sent(generation, contact_ids)
 
     async def finish_sync(
         self, generation: int, max_deleted_percent: int = 0, *, validate_only: bool = False

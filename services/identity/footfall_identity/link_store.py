@@ -455,13 +455,13 @@ class LinkStore:
 
     async def mark_sent(self, generation: int, contact_ids: Sequence[str]) -> None:
         """Note that contacts were sent in a synchronization. Marks of contacts, which their writers do not touch."""
-        marks = [{"_id": contact_id} for contact_id in contact_ids]
         async with _translating_errors():
-            try:
-                await self._sent(generation).insert_many(marks, ordered=False)
-            except BulkWriteError as error:
-                if any(failure["code"] != _DUPLICATE_KEY for failure in error.details["writeErrors"]):
-                    raise
+            for group in in_groups(contact_ids):
+                try:
+                    await self._sent(generation).insert_many([{"_id": one} for one in group], ordered=False)
+                except BulkWriteError as error:
+                    if any(failure["code"] != _DUPLICATE_KEY for failure in error.details["writeErrors"]):
+                        raise
 
     async def sent_of(self, generation: int, contact_ids: Sequence[str]) -> set[str]:
         """Return those of these contacts that were sent in a synchronization."""

@@ -18,7 +18,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Iterable, Sequence, Set
 from contextlib import suppress
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from footfall_servicekit.background import attempt
 from footfall_servicekit.channel import time_left
@@ -32,8 +32,6 @@ from footfall_identity.linker import Linker
 from footfall_identity.redirects import Redirect, all_together
 from footfall_identity.relink_store import Cohort, RelinkNote
 from footfall_identity.visitor_store import now_ms
-
-Result = TypeVar("Result")
 
 _MAX_DIRECT: Final = 100
 """A cohort with more identities gets a note."""
@@ -321,12 +319,11 @@ class Relinker:
             pass
 
 
-async def _paced(work: Awaitable[Result]) -> Result:
+async def _paced(work: Awaitable[Any]) -> None:
     """Do work, and pause for as long as it took."""
     began = time.monotonic()
-    result = await work
+    await work
     await asyncio.sleep(time.monotonic() - began)
-    return result
 
 
 def _match_key_cohorts(keys: Iterable[str]) -> set[Cohort]:

@@ -165,7 +165,7 @@ async def test_two_processes_that_start_together_build_all_indexes(mongo_url: st
 async def test_history_reads_the_log_between_builds_over_much_data(
     mongo_url: str, mongo_database: str, running_history: Running, redis: Any
 ) -> None:
-    past, store = Past(50_000), Store.open(mongo_url, mongo_database, 20_000)
+    past, store = Past(200_000), Store.open(mongo_url, mongo_database, 20_000)
     await fill(store, past, Tombstones(store, ERASURE_KEY))
     story = Story(past.identities[0])
     await append(redis, story.entry())
@@ -179,4 +179,5 @@ async def test_history_reads_the_log_between_builds_over_much_data(
     lines = history.output().splitlines()
     for name in INDEXES:
         assert sum(f'"{IS_BUILT}"' in line and f'"{name}"' in line for line in lines) <= 1
+    assert any(f'"{IS_BUILT}"' in line for line in lines)
     await store.close()
