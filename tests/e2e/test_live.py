@@ -173,7 +173,7 @@ async def test_who_comes_again_misses_nothing_and_is_told_nothing_twice(suite: S
             sent.append(await happens(http, site, "SignIn", visit, "dana"))
         async with watcher.watching():
             await watcher.has(len(sent), 2 * len(visits) - 2)
-        assert watcher.events() == sent
+        assert sorted(watcher.events()) == sorted(sent)  # those of visits in different partitions may change places
         assert len(set(watcher.transitions())) == len(watcher.transitions())
 
 
