@@ -42,8 +42,9 @@ class Scaled(NamedTuple):
 
     def kill_others(self) -> None:
         """Kill one process of each service; it does not start again."""
-        for process in (*(other.process for other in self.others), self.gateway_process):
-            process.kill()
+        for other in self.others:
+            other.process.kill()
+        self.gateway_process.kill()
 
 
 @pytest.fixture(scope="module")

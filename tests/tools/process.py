@@ -1,10 +1,9 @@
 """Turns the name of a service and its settings into a running process of it."""
 
+import asyncio
 import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 
 from tests.tools.eventually import eventually
+from tests.tools.forks import Fork
 from tests.tools.ports import free_ports
 
 Service = Literal["collector", "identity", "history", "relay"]
@@ -31,7 +31,7 @@ STOP_SECONDS = 30.0
 class ServiceProcess:
     """A process of one service, as its clients and its operator see it."""
 
-    def __init__(self, service: Service, port: int, process: "subprocess.Popen[bytes]", output: Path) -> None:
+    def __init__(self, service: Service, port: int, process: Fork, output: Path) -> None:
         self.target = f"127.0.0.1:{port}"
         self._stub = STUBS[service]
         self.process = process
@@ -57,28 +57,22 @@ async def running_service(service: Service, folder: Path, **settings: object) ->
 
     `settings` are environment variables beside those of this process.
     """
-    with _running(service, folder, settings) as started:
-        await eventually(
-            lambda: '"serving"' in started.output() or started.process.poll() is not None, timeout=START_SECONDS
-        )
-        yield started
-
-
-@contextmanager
-def _running(service: Service, folder: Path, settings: dict[str, object]) -> Iterator[ServiceProcess]:
     [port] = free_ports(1)
     prefix = service.upper()
     environment = {f"{prefix}_PORT": port, f"{prefix}_DRAIN_DELAY_MS": 0} | settings
     output = folder / f"{service}-{port}.log"
     with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"footfall_{service}"],
-            env=os.environ | {name: str(value) for name, value in environment.items()},
-            stdout=file,
-            stderr=file,
+        process = await asyncio.to_thread(
+            Fork,
+            f"footfall_{service}",
+            os.environ | {name: str(value) for name, value in environment.items()},
+            file,
         )
+    started = ServiceProcess(service, port, process, output)
     try:
-        yield ServiceProcess(service, port, process, output)
+        await eventually(lambda: '"serving"' in started.output() or process.poll() is not None, timeout=START_SECONDS)
+        yield started
     finally:
         process.terminate()
         process.wait(STOP_SECONDS)
+        process.close()
