@@ -16,7 +16,7 @@ Document = dict[str, Any]
 
 def render(folder: Path) -> list[Document]:
     """The documents that `kubectl apply -k FOLDER` would send, in no particular order."""
-    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
+    [kustomization] = _documents((folder / "kustomization.yaml").read_text(encoding="utf-8"))
     if unknown := set(kustomization) - {"apiVersion", "kind", "resources", "images", "patches"}:
         raise ValueError(f"{folder} uses {unknown}, which is not known here")
     documents = [document for resource in kustomization["resources"] for document in _resource(folder / resource)]
@@ -27,7 +27,8 @@ def render(folder: Path) -> list[Document]:
         if not chosen:
             raise ValueError(f"{folder} patches {patch['target']}, which does not exist")
         for document in chosen:
-            for step in yaml.safe_load(patch["patch"]):
+            [steps] = _documents(patch["patch"])
+            for step in steps:
                 _apply(document, step)
     return documents
 
@@ -50,7 +51,12 @@ def _resource(path: Path) -> Iterator[Document]:
     if path.is_dir():
         yield from render(path)
     else:
-        yield from yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        yield from _documents(path.read_text(encoding="utf-8"))
+
+
+def _documents(text: str) -> Iterator[Any]:
+    """As `yaml.safe_load_all`, but in C, which takes a tenth of the time."""
+    yield from yaml.load_all(text, yaml.CSafeLoader)
 
 
 def _tag(documents: list[Document], name: str, tag: str) -> None:
