@@ -10,7 +10,7 @@ from footfall_eventlog.staff import StaffRules
 from ua_parser import Device, Parser
 from ua_parser.basic import Resolver
 from ua_parser.core import Matcher
-from ua_parser_builtins.matchers import MATCHERS
+from ua_parser_builtins.lazy import MATCHERS
 
 MAX_USER_AGENT_LENGTH: Final = 1_024
 _ROBOT_SEARCH_LENGTH: Final = (
@@ -22,6 +22,8 @@ NO_STAFF: Final = StaffRules()
 _robot_patterns = tuple(matcher for matcher in MATCHERS[2] if matcher.family == _ROBOT)
 _devices: list[Matcher[Device]] = list(MATCHERS[2])
 _parser = Parser(Resolver(([], [], _devices)))
+for _matcher in MATCHERS[2]:
+    _ = _matcher.pattern  # compiled now, not while a call waits; those of browsers and systems never are
 
 
 class RequestContext(NamedTuple):
