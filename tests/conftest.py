@@ -158,7 +158,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
         yield suite
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bounded_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """Such a suite that keeps few transitions and pages of a visit, and notices soon that a visitor has left."""
     (policy := tmp_path_factory.mktemp("bounded") / "policy.toml").write_text(POLICY)
