@@ -182,7 +182,8 @@ def _path_parameters(path: str) -> list[Schema]:
 
 
 def _query_parameters(operation: Operation[Any, Any]) -> list[Schema]:
-    definition = msgspec.json.schema_components([operation.query])[1][operation.query.__name__]
+    query: type[msgspec.Struct] = operation.query
+    definition = _definition(query)
     required = definition["required"]
     parameters = [_query_parameter(name, schema, required) for name, schema in definition["properties"].items()]
     for name in operation.includes:
@@ -193,6 +194,12 @@ def _query_parameters(operation: Operation[Any, Any]) -> list[Schema]:
             schema = {"type": "boolean", "default": False}
             parameters.append({"name": parameter, "in": "query", "description": text, "schema": schema})
     return parameters
+
+
+@cache
+def _definition(struct: type[msgspec.Struct]) -> Schema:
+    definition: Schema = msgspec.json.schema_components([struct])[1][struct.__name__]
+    return definition
 
 
 def _header_parameters(headers: Mapping[str, str]) -> list[Schema]:

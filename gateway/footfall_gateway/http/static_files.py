@@ -5,6 +5,7 @@ import hashlib
 import mimetypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -133,6 +134,11 @@ def browser_file(body: bytes, content_type: str, max_age_s: int = 3600) -> Brows
     return BrowserFile(body, gzipped, hashlib.sha256(body).hexdigest()[:16], content_type, max_age_s)
 
 
+@cache
+def _page(body: bytes, content_type: str) -> BrowserFile:
+    return browser_file(body, content_type, _PAGE_AGE_S)
+
+
 def folder_files(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
     """Every file in a folder and its subfolders, by URL path. `index.html` also has the path of its folder."""
     for file in sorted(root.rglob("*")):
@@ -141,7 +147,7 @@ def folder_files(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
         content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         if content_type.startswith("text/"):
             content_type += "; charset=utf-8"
-        found = browser_file(file.read_bytes(), content_type, _PAGE_AGE_S)
+        found = _page(file.read_bytes(), content_type)
         path = f"{prefix}/{file.relative_to(root).as_posix()}"
         yield path, found
         if file.name == "index.html":
