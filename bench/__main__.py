@@ -6,12 +6,12 @@ minutes and only prints, and so do `--ingest`, for history's rate alone, and `--
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import context, ingest, live, memory, page, report, scaling, visitors
 from bench.floor import running_floor
 from bench.load import Profile, run
-from bench.meter import Meter
+from bench.meter import GROUPS, Meter
 from bench.report import Quiet, Results, Rounds
 from bench.suite import fresh_suite
 from tests.tools.suite import PROGRAMS, Suite
@@ -55,6 +55,7 @@ def compare(extent: Extent) -> list[Rounds]:
         meter = Meter(suite)
         for url in (floor_url, suite.url):
             run(url, PROFILES[0], extent.seconds)  # to warm up
+        meter.drain(*GROUPS)
         for _ in range(extent.rounds):
             for rounds in all_rounds:
                 one_round(suite, meter, floor_url, rounds, extent.seconds)
@@ -83,13 +84,18 @@ def measure(extent: Extent) -> Results:
 
 
 def one_round(suite: Suite, meter: Meter, floor_url: str, rounds: Rounds, seconds: int) -> None:
-    """First the floor, with the whole suite held, then the suite."""
+    """First the floor, with the whole suite held, then the suite. All is worked off before the next round.
+
+    Else each profile would be measured while history works off what the one before has left.
+    """
     with meter.holding(*PROGRAMS):
         rounds.floor.append(run(floor_url, rounds.profile, seconds))
     before = meter.state()
     rounds.suite.append(run(suite.url, rounds.profile, seconds))
-    rounds.costs.append(meter.state().since(before))
+    cost = meter.state().since(before)
     rounds.waiting = meter.waiting_entries()["history"]
+    meter.drain(*GROUPS)
+    rounds.costs.append(replace(cost, cpu_us=meter.state().since(before).cpu_us))
 
 
 def at_rate(suite: Suite, meter: Meter, rate: float, seconds: int) -> Quiet:

@@ -89,8 +89,7 @@ def text(results: Results) -> str:
                 [_row(each) for each in results.rounds],
             ),
             "",
-            "CPU an event, in µs, by process. `wrk` is the load generator; `history` and `mongo` also work off what",
-            "earlier runs left.",
+            "CPU an event, in µs, by process, until all events are stored in history. `wrk` is the load generator.",
             "",
             *table(
                 "|".join(("a beacon", "connections", *PROGRAMS, "wrk")), [_cpu_row(each) for each in results.rounds]
