@@ -61,7 +61,15 @@ async def click(tab: Page, selector: str, **how: Any) -> Page:
     return tab
 
 
+OPENS_TAB = """() => ['click', 'auxclick'].forEach((name) => addEventListener(name, (click) => {
+  click.preventDefault();
+  open(click.target.href, '_blank', 'noopener');
+}))"""
+"""The headless shell opens no tab, so the page does: as late as a browser would, with the address that a link has then."""
+
+
 async def click_for_a_tab(tab: Page, selector: str, **how: Any) -> Page:
+    await tab.evaluate(OPENS_TAB)
     async with tab.context.expect_page() as opened:
         await tab.click(selector, **how)
     return await opened.value

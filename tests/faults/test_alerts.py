@@ -135,6 +135,12 @@ INVENTED: Final = [
     Invented("FootfallGaps", "1m", {'footfall_stream_gaps{group="history"}': "0x20 1x20"}, "15m", "25m"),
     Invented("FootfallSlowVisits", "1m", {"footfall_history_slow_visits": "0x20 3x40"}, "25m", "40m"),
     Invented("FootfallLinksLate", "1m", {_OLDEST: "0x20 1200x60"}, "30m", "60m"),
+    Invented("FootfallOutletLags", "1m", {'footfall_relay_lag_seconds{outlet="o"}': "200x20 400x20"}, "15m", "25m"),
+    Invented("FootfallOutletLoses", "1m", {'footfall_relay_lost_entries_total{outlet="o"}': "0x20 1x20"}, "15m", "25m"),
+    Invented(
+        "FootfallOutletLoses", "1m", {'footfall_relay_dropped_dead_letters_total{outlet="o"}': "0x20 1x20"}, "15m", "25m"
+    ),
+    Invented("FootfallOutletDeadLetters", "1m", {'footfall_relay_dead_letters{outlet="o"}': "0x20 1x20"}, "15m", "25m"),
     Invented("FootfallIndexMissing", "1m", {'footfall_store_indexes{state="missing"}': "0x20 1x20"}, "15m", "25m"),
     Invented(
         "FootfallIdentificationFalls",
