@@ -138,7 +138,11 @@ INVENTED: Final = [
     Invented("FootfallOutletLags", "1m", {'footfall_relay_lag_seconds{outlet="o"}': "200x20 400x20"}, "15m", "25m"),
     Invented("FootfallOutletLoses", "1m", {'footfall_relay_lost_entries_total{outlet="o"}': "0x20 1x20"}, "15m", "25m"),
     Invented(
-        "FootfallOutletLoses", "1m", {'footfall_relay_dropped_dead_letters_total{outlet="o"}': "0x20 1x20"}, "15m", "25m"
+        "FootfallOutletLoses",
+        "1m",
+        {'footfall_relay_dropped_dead_letters_total{outlet="o"}': "0x20 1x20"},
+        "15m",
+        "25m",
     ),
     Invented("FootfallOutletDeadLetters", "1m", {'footfall_relay_dead_letters{outlet="o"}': "0x20 1x20"}, "15m", "25m"),
     Invented("FootfallIndexMissing", "1m", {'footfall_store_indexes{state="missing"}': "0x20 1x20"}, "15m", "25m"),

@@ -6,8 +6,9 @@ note (`WrittenBatch`). So after a kill at any moment `Relinker` finds what is le
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, NamedTuple
 from uuid import uuid4
 
@@ -31,6 +32,8 @@ from footfall_identity.visitor_store import now_ms
 
 _CONTACTS_PER_WRITE: Final = 50
 """Few enough that a query about a visitor does not wait long for the event loop or for MongoDB."""
+_CONTACTS_TOGETHER: Final = 10
+"""To validate or to change them takes less than a millisecond. Then calls are served."""
 _CONTACTS_PER_READ: Final = 1_000
 _DELETIONS_PER_CALL: Final = 1_000
 """As many as a call deletes within its time limit."""
@@ -84,15 +87,16 @@ class ContactWriter:
         self._max_deleted_percent = max_deleted_percent
         self._reading: _Reading | None = None
         self._deleting = asyncio.Lock()
-        self.turn = asyncio.Lock()
-        """Held for each step of large batches: two at a time would let other calls wait twice as long."""
+        self._turn = asyncio.Lock()
+        """Held for each step of batches: two at a time would let other calls wait twice as long."""
 
     async def write_one(self, change: ContactChange) -> ContactRecord | None:
         """Make one change; return the contact, None if there is none.
 
         Raises RequestError: ABORTED (ETAG_MISMATCH), or INVALID_ARGUMENT for a request id of another write.
         """
-        [(result, record)] = await self.write([change])
+        [(result, record)] = written = await self._write_some([change])
+        await self._settle([change], written)
         if result is ContactResult.ETAG_MISMATCH:
             raise RequestError.aborted(
                 "ETAG_MISMATCH", "the contact has changed since it was read, or does not exist, or exists already"
@@ -101,25 +105,31 @@ class ContactWriter:
             raise RequestError.invalid("request_id", "must not be that of another write")
         return None if result is ContactResult.NOT_FOUND else record
 
-    async def write(self, changes: Sequence[ContactChange]) -> list[Written]:
+    async def write(self, changes: Iterable[ContactChange]) -> list[Written]:
         """Make changes of different contacts, each atomically. They are in the journal afterwards.
 
-        Identities are linked again in the background.
+        Changes are taken when they are made, so a generator can validate them between calls. Identities are linked
+        again in the background.
         """
+        made: list[ContactChange] = []
         written: list[Written] = []
-        write = self._write_some if len(changes) <= _CONTACTS_PER_WRITE else self._write_in_turn
-        for start in range(0, len(changes), _CONTACTS_PER_WRITE):
-            written += await write(changes[start : start + _CONTACTS_PER_WRITE])
+        given = iter(changes)
+        while len(made) % _CONTACTS_PER_WRITE == 0:
+            async with self._turn:
+                if not (group := await _next_of(given)):
+                    break
+                written += await self._write_some(group)
+            made += group
+        await self._settle(made, written)
+        return written
+
+    async def _settle(self, changes: Sequence[ContactChange], written: Sequence[Written]) -> None:
+        """Wait until changes are in the journal, and forget that contacts were sent that are deleted now."""
         # Afterwards: a contact that is not deleted must keep its mark, or the synchronization would delete it.
         gone = [change.contact_id for change, one in zip(changes, written, strict=True) if _is_gone(change, one.result)]
         if gone:
             await self._links.forget_sent(gone)
         await self._links.wait_for_journal()
-        return written
-
-    async def _write_in_turn(self, changes: Sequence[ContactChange]) -> list[Written]:
-        async with self.turn:
-            return await self._write_some(changes)
 
     async def _write_some(self, changes: Sequence[ContactChange]) -> list[Written]:
         done: dict[str, Written] = {}
@@ -127,7 +137,9 @@ class ContactWriter:
             known = await self._links.contacts([change.contact_id for change in missing])
             pairs: list[Pair] = []
             results: dict[str, ContactResult] = {}
-            for change in missing:
+            for position, change in enumerate(missing):
+                if position % _CONTACTS_TOGETHER == 0:
+                    await asyncio.sleep(0)
                 before = known.get(change.contact_id)
                 result, after = changed(before, change, now_ms(), self._memory, self._phone_region)
                 if after is before or after is None:
@@ -212,13 +224,13 @@ class ContactWriter:
             # A later synchronization may have begun meanwhile, or these contacts may have been sent after all.
             await self._latest(sync.generation)
             sent = await self._links.sent_of(sync.generation, ids)
-            written = await self._write_in_turn(
-                [
-                    ContactChange(contact_id=one, given=None, creates=False, before_ms=sync.start_ms)
-                    for one in ids
-                    if one not in sent
-                ]
-            )
+            deletions = [
+                ContactChange(contact_id=one, given=None, creates=False, before_ms=sync.start_ms)
+                for one in ids
+                if one not in sent
+            ]
+            async with self._turn:
+                written = await self._write_some(deletions)
             count = sum(one.result is ContactResult.DELETED for one in written)
             deleted += count
             unsent.total -= count
@@ -262,6 +274,15 @@ class ContactWriter:
             unsent.ids += kept
             unsent.more += len(ids) - len(kept)
         return unsent
+
+
+async def _next_of(changes: Iterator[ContactChange]) -> list[ContactChange]:
+    """Return the changes that are made together."""
+    group: list[ContactChange] = []
+    while some := list(islice(changes, min(_CONTACTS_TOGETHER, _CONTACTS_PER_WRITE - len(group)))):
+        group += some
+        await asyncio.sleep(0)  # calls are served meanwhile
+    return group
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The gRPC service IdentityService: validates requests, queries the stores and builds the responses."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -325,8 +325,7 @@ class IdentityService(IdentityServiceServicer):
         self, request: pb.BatchUpsertContactsRequest, _context: Context
     ) -> pb.BatchUpsertContactsResponse:
         """Create or replace contacts; with `generation`, as a part of a synchronization."""
-        async with self._contacts.turn:
-            items = await requests.contact_items(request, self._settings.phone_region, now_ms())
+        items = requests.contact_items(request, self._settings.phone_region, now_ms())
         if request.generation:
             await self._contacts.mark_sent(request.generation, requests.sent_ids(request))
         return pb.BatchUpsertContactsResponse(outcomes=await self._outcomes(items))
@@ -338,11 +337,19 @@ class IdentityService(IdentityServiceServicer):
         items = requests.deletions(request.contact_ids)
         return pb.BatchDeleteContactsResponse(outcomes=await self._outcomes(items))
 
-    async def _outcomes(self, items: Sequence[ContactItem]) -> list[ContactOutcome]:
+    async def _outcomes(self, items: Iterable[ContactItem]) -> list[ContactOutcome]:
         """Write the valid contacts of a batch, and return what became of each."""
-        written = iter(await self._contacts.write([item.change for item in items if item.change]))
+        taken: list[ContactItem] = []
+
+        def valid() -> Iterator[ContactChange]:
+            for item in items:
+                taken.append(item)
+                if item.change:
+                    yield item.change
+
+        written = iter(await self._contacts.write(valid()))
         outcomes = []
-        for position, item in enumerate(items):
+        for position, item in enumerate(taken):
             if position % _OUTCOMES_TOGETHER == 0:
                 await asyncio.sleep(0)  # other calls are served meanwhile
             outcomes.append(
