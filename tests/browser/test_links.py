@@ -65,7 +65,7 @@ OPENS_TAB = """() => ['click', 'auxclick'].forEach((name) => addEventListener(na
   click.preventDefault();
   open(click.target.href, '_blank', 'noopener');
 }))"""
-"""The headless shell opens no tab, so the page does: as late as a browser would, with the address that a link has then."""
+"""The headless shell opens no tab, so the page does: as late as a browser would, with the address at that moment."""
 
 
 async def click_for_a_tab(tab: Page, selector: str, **how: Any) -> Page:
