@@ -43,7 +43,7 @@ upgrade-test: install ## replace the services of the last tagged version by toda
 chaos: install ## inject faults under load, count what is lost (nothing), and write docs/ops/reliability.md (10 minutes, Linux)
 	@$(bin)/python -m tests.chaos
 
-bench: install ## load the whole suite beside the bare floor, and write docs/dev/performance.md and docs/ops/scaling.md (12 minutes, Linux)
+bench: install ## load the whole suite beside the bare floor, and write docs/dev/performance.md and docs/ops/scaling.md (13 minutes, Linux)
 	@bench/install-wrk
 	@$(bin)/python -m bench
 
