@@ -6,10 +6,10 @@ note (`WrittenBatch`). So after a kill at any moment `Relinker` finds what is le
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -33,7 +33,7 @@ from footfall_identity.visitor_store import now_ms
 _CONTACTS_PER_WRITE: Final = 50
 """Few enough that a query about a visitor does not wait long for the event loop or for MongoDB."""
 _CONTACTS_TOGETHER: Final = 10
-"""To validate or to change them takes less than a millisecond. Then calls are served."""
+"""To validate or to change them takes less than a millisecond."""
 _CONTACTS_PER_READ: Final = 1_000
 _DELETIONS_PER_CALL: Final = 1_000
 """As many as a call deletes within its time limit."""
@@ -44,6 +44,8 @@ _NOTED_MS: Final = 20_000
 """Less than the time after which other processes look at the note of a batch."""
 
 _log = structlog.get_logger()
+
+Item = TypeVar("Item")
 
 Pair = tuple[ContactRecord | None, ContactRecord]
 """A record before and after a change; None: there was none."""
@@ -114,12 +116,13 @@ class ContactWriter:
         made: list[ContactChange] = []
         written: list[Written] = []
         given = iter(changes)
-        while len(made) % _CONTACTS_PER_WRITE == 0:
+        while True:
             async with self._turn:
-                if not (group := await _next_of(given)):
-                    break
+                group = [change async for change in serving_between(islice(given, _CONTACTS_PER_WRITE))]
                 written += await self._write_some(group)
             made += group
+            if len(group) < _CONTACTS_PER_WRITE:
+                break
         await self._settle(made, written)
         return written
 
@@ -137,9 +140,7 @@ class ContactWriter:
             known = await self._links.contacts([change.contact_id for change in missing])
             pairs: list[Pair] = []
             results: dict[str, ContactResult] = {}
-            for position, change in enumerate(missing):
-                if position % _CONTACTS_TOGETHER == 0:
-                    await asyncio.sleep(0)
+            async for change in serving_between(missing):
                 before = known.get(change.contact_id)
                 result, after = changed(before, change, now_ms(), self._memory, self._phone_region)
                 if after is before or after is None:
@@ -276,13 +277,12 @@ class ContactWriter:
         return unsent
 
 
-async def _next_of(changes: Iterator[ContactChange]) -> list[ContactChange]:
-    """Return the changes that are made together."""
-    group: list[ContactChange] = []
-    while some := list(islice(changes, min(_CONTACTS_TOGETHER, _CONTACTS_PER_WRITE - len(group)))):
-        group += some
-        await asyncio.sleep(0)  # calls are served meanwhile
-    return group
+async def serving_between(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """Yield items of a batch. After each few, other calls are served."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % _CONTACTS_TOGETHER == 0:
+            await asyncio.sleep(0)
 
 
 @dataclass

@@ -22,7 +22,7 @@ from footfall_identity import messages, metrics, requests
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.contact_directory import ContactDirectory, ContactsPosition
 from footfall_identity.contact_record import ContactChange, ContactRecord
-from footfall_identity.contact_writer import ContactWriter
+from footfall_identity.contact_writer import ContactWriter, serving_between
 from footfall_identity.customers import Customers
 from footfall_identity.erasure import Eraser
 from footfall_identity.generic_values import GenericValue
@@ -49,7 +49,6 @@ _PERSON_PAGE: Final = 1_000
 _IDENTITIES_PER_READ: Final = 200
 _LISTED_PER_READ: Final = 200
 _MOST_COUNTED: Final = 1_000
-_OUTCOMES_TOGETHER: Final = 25
 
 Context = ServicerContext[Any, Any]
 
@@ -348,14 +347,10 @@ class IdentityService(IdentityServiceServicer):
                     yield item.change
 
         written = iter(await self._contacts.write(valid()))
-        outcomes = []
-        for position, item in enumerate(taken):
-            if position % _OUTCOMES_TOGETHER == 0:
-                await asyncio.sleep(0)  # other calls are served meanwhile
-            outcomes.append(
-                messages.contact_outcome(*next(written)) if item.change else messages.invalid_contact(item.violations)
-            )
-        return outcomes
+        return [
+            messages.contact_outcome(*next(written)) if item.change else messages.invalid_contact(item.violations)
+            async for item in serving_between(taken)
+        ]
 
     async def GetContact(self, request: pb.GetContactRequest, _context: Context) -> pb.GetContactResponse:  # noqa: N802
         """Return a contact."""
