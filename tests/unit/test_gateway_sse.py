@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from unittest.mock import AsyncMock
 
 import pytest
 from footfall_gateway.http.sse import Source, Stream
@@ -19,7 +20,7 @@ async def refusal(*sources: AsyncGenerator[None, None], limit_s: float = 10) -> 
     """The status of the response to a client of these sources."""
     stream = Stream(
         [Source(source, lambda _: b"") for source in sources],
-        is_allowed=lambda: True,
+        is_allowed=AsyncMock(return_value=True),
         stopping=asyncio.Event(),
         heartbeat_s=10,
     )

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -232,15 +232,15 @@ class Authenticator:
         """For how long a link begins a session; 0: there are no links."""
         return self._sessions.link_s if self._sessions and not self._allows_anonymous else 0
 
-    def validity(self, principal: Principal) -> Callable[[], bool]:
+    def validity(self, principal: Principal) -> Callable[[], Awaitable[bool]]:
         """A function that returns whether a client may go on: its key is neither changed, revoked nor expired.
 
-        A session must not have ended either.
+        A session must not have ended either. The function raises Problem 503 while sessions are not available.
         """
         key = self._keys().get(principal.key_id)
 
-        def is_valid() -> bool:
-            if principal.session_id and not (self._sessions and self._sessions.goes_on(principal.session_id)):
+        async def is_valid() -> bool:
+            if principal.session_id and not (self._sessions and await self._sessions.goes_on(principal.session_id)):
                 return False
             if not principal.key_id:
                 return True

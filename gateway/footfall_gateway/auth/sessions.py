@@ -7,6 +7,7 @@ token, and is of the secret of the credential. So a writer of Redis who does not
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import time
@@ -33,6 +34,7 @@ _TAG: Final = "{session}"
 _ENDS: Final = f"{_TAG}:ends"
 """The sorted set of all sessions, by the time at which they end."""
 _TIMEOUT_MS: Final = 1_000
+_ASK_AGAIN_S: Final = 5
 
 _unavailable = FailureLog("Redis does not answer", "store")
 
@@ -101,8 +103,8 @@ class Sessions:
         self._most = most
         # Commands of redis-py are typed as sync or async together.
         self._redis: Any = Redis.from_pool(connection_pool(redis_url, _TAG, timeout_ms=_TIMEOUT_MS))
-        self._ends: dict[str, float] = {}
-        """When the sessions that were used at this gateway end, as far as it knows, by the clock of `monotonic`."""
+        self._found: dict[str, float] = {}
+        """When a session was last found in Redis for a stream, by the clock of `monotonic`."""
 
     async def begin(self, key_id: str, secret: str, *, is_reader: bool = False) -> str:
         """Begin a session with a credential, and return its token. `is_reader`: it allows nothing but reading."""
@@ -124,13 +126,8 @@ class Sessions:
         session_id = _id(token)
         raw = await self._ask(self._redis.get(_key(session_id)))
         if raw is None:
-            self._ends.pop(session_id, None)
             return None
         record = msgspec.json.decode(raw, type=_Record)
-        left_ms = await self._ask(self._redis.pttl(_key(session_id)))
-        if len(self._ends) >= self._most:
-            self._ends.clear()  # their streams end, and begin again
-        self._ends[session_id] = time.monotonic() + left_ms / 1000
         return Session(session_id, record.key_id, token, record.proof, record.is_reader)
 
     async def make_link(self, key_id: str, secret: str) -> str:
@@ -158,16 +155,24 @@ class Sessions:
         end_ms = min(_now_ms() + self.idle_s * 1000, msgspec.json.decode(raw, type=_Record).last_ms)
         if await self._ask(self._redis.pexpireat(_key(session_id), end_ms)):
             await self._note_end(session_id, end_ms)
-            self._ends[session_id] = time.monotonic() + (end_ms - _now_ms()) / 1000
 
     async def end(self, token: str) -> None:
         """End a session at all gateways. Does nothing if there is none."""
         await self._ask(self._redis.zrem(_ENDS, _id(token)))
         await self._forget(_id(token))
 
-    def goes_on(self, session_id: str) -> bool:
-        """Whether a session that was used at this gateway goes on, as far as this gateway knows."""
-        return time.monotonic() < self._ends.get(session_id, 0)
+    async def goes_on(self, session_id: str) -> bool:
+        """Whether a session has not ended at any gateway. It is for streams: Redis is asked every few seconds."""
+        now_s = time.monotonic()
+        if now_s - self._found.get(session_id, -math.inf) < _ASK_AGAIN_S:
+            return True
+        if not await self._ask(self._redis.exists(_key(session_id))):
+            self._found.pop(session_id, None)
+            return False
+        if len(self._found) >= self._most:
+            self._found.clear()
+        self._found[session_id] = now_s
+        return True
 
     async def close(self) -> None:
         """Close the connections to Redis."""
@@ -178,8 +183,8 @@ class Sessions:
         await self._ask(self._redis.pexpire(_ENDS, self.idle_s * 1000))
 
     async def _forget(self, session_id: str) -> None:
-        self._ends.pop(session_id, None)
         await self._ask(self._redis.delete(_key(session_id)))
+        self._found.pop(session_id, None)
 
     async def _ask(self, command: Awaitable[Answer]) -> Answer:
         try:

@@ -53,10 +53,18 @@ class Source:
 
 
 class Stream:
-    """The stream of one client. It ends with a source, when `stopping` is set, or when `is_allowed` returns False."""
+    """The stream of one client. It ends with a source, when `stopping` is set, or when `is_allowed` returns False.
+
+    It ends too when `is_allowed` raises a Problem, which the client gets when it reconnects.
+    """
 
     def __init__(
-        self, sources: Sequence[Source], *, is_allowed: Callable[[], bool], stopping: asyncio.Event, heartbeat_s: float
+        self,
+        sources: Sequence[Source],
+        *,
+        is_allowed: Callable[[], Awaitable[bool]],
+        stopping: asyncio.Event,
+        heartbeat_s: float,
     ) -> None:
         self._sources = sources
         self._is_allowed = is_allowed
@@ -89,7 +97,10 @@ class Stream:
             reading = [source.next for source in self._sources]
             silence_s = max(0.0, sent_s + self._heartbeat_s - loop.time())
             await asyncio.wait((*reading, self._stop), timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
-            if not self._is_allowed():  # before a message is sent that arrived meanwhile
+            try:
+                if not await self._is_allowed():  # before a message is sent that arrived meanwhile
+                    return
+            except Problem:
                 return
             for source in self._sources:
                 if source.next.done():

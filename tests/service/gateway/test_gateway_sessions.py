@@ -1,5 +1,6 @@
 """Sessions of the console: a cookie that signs in, at every gateway, until it has ended."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from footfall_eventlog.keys import Key, KeyFile, KeyScope, new_token
+from footfall_gateway.auth import sessions
 from footfall_gateway.auth.sessions import SESSION_COOKIE, SESSION_HEADER, session_cookie
 
 from tests.service.gateway.conftest import running_gateway
@@ -110,6 +112,25 @@ async def test_a_session_is_known_to_every_gateway_and_ends_at_all(gateway: Runn
         for client in (browser, elsewhere):
             client.cookies.set(SESSION_COOKIE, stolen)
             assert await status(client) == 401
+
+
+async def test_a_stream_learns_that_its_session_has_ended_at_another_gateway(
+    redis_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_ASK_AGAIN_S", 0.2)
+    one, other = (
+        sessions.Sessions(redis_database_url, idle_s=600, longest_s=600, most=10, link_s=60) for _ in range(2)
+    )
+    token = await one.begin("", "secret")
+    session = await other.find(token)
+    assert session
+    assert await other.goes_on(session.id)
+    await one.end(token)
+    assert not await one.goes_on(session.id)
+    await asyncio.sleep(0.2)
+    assert not await other.goes_on(session.id)
+    for each in (one, other):
+        await each.close()
 
 
 async def test_a_session_has_what_its_key_has_and_ends_with_it(gateway: Running, file: Path) -> None:
