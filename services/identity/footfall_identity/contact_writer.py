@@ -30,9 +30,9 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.relinking import Relinker
 from footfall_identity.visitor_store import now_ms
 
-_CONTACTS_PER_WRITE: Final = 20
+_CONTACTS_PER_WRITE: Final = 25
 """Few enough that a query about a visitor does not wait long for the event loop or for MongoDB."""
-_CONTACTS_TOGETHER: Final = 4
+_CONTACTS_TOGETHER: Final = 5
 """To validate or to change them takes less than a millisecond."""
 _CONTACTS_PER_READ: Final = 1_000
 _DELETIONS_PER_CALL: Final = 1_000
