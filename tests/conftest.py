@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Tests wait half of their time: two processes a processor keep it busy, if it is fast enough for time limits."""
+    """Four processes keep two processors busy. On a slow machine they would exceed time limits: there are three."""
     started = time.process_time()
     sum(range(10_000_000))
     return 4 if time.process_time() - started < SLOW_S else 3

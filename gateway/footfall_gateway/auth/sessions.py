@@ -7,7 +7,6 @@ token, and is of the secret of the credential. So a writer of Redis who does not
 
 import hashlib
 import hmac
-import math
 import re
 import secrets
 import time
@@ -35,6 +34,7 @@ _ENDS: Final = f"{_TAG}:ends"
 """The sorted set of all sessions, by the time at which they end."""
 _TIMEOUT_MS: Final = 1_000
 _ASK_AGAIN_S: Final = 5
+"""How long a stream goes on without asking Redis whether its session does."""
 
 _unavailable = FailureLog("Redis does not answer", "store")
 
@@ -103,8 +103,8 @@ class Sessions:
         self._most = most
         # Commands of redis-py are typed as sync or async together.
         self._redis: Any = Redis.from_pool(connection_pool(redis_url, _TAG, timeout_ms=_TIMEOUT_MS))
-        self._found: dict[str, float] = {}
-        """When a session was last found in Redis for a stream, by the clock of `monotonic`."""
+        self._ask_at: dict[str, float] = {}
+        """When Redis is to be asked again about a session that has a stream, by the clock of `monotonic`."""
 
     async def begin(self, key_id: str, secret: str, *, is_reader: bool = False) -> str:
         """Begin a session with a credential, and return its token. `is_reader`: it allows nothing but reading."""
@@ -164,14 +164,13 @@ class Sessions:
     async def goes_on(self, session_id: str) -> bool:
         """Whether a session has not ended at any gateway. It is for streams: Redis is asked every few seconds."""
         now_s = time.monotonic()
-        if now_s - self._found.get(session_id, -math.inf) < _ASK_AGAIN_S:
+        if now_s < self._ask_at.get(session_id, 0):
             return True
         if not await self._ask(self._redis.exists(_key(session_id))):
-            self._found.pop(session_id, None)
             return False
-        if len(self._found) >= self._most:
-            self._found.clear()
-        self._found[session_id] = now_s
+        if len(self._ask_at) >= self._most:
+            self._ask_at.clear()
+        self._ask_at[session_id] = now_s + _ASK_AGAIN_S
         return True
 
     async def close(self) -> None:
@@ -184,7 +183,7 @@ class Sessions:
 
     async def _forget(self, session_id: str) -> None:
         await self._ask(self._redis.delete(_key(session_id)))
-        self._found.pop(session_id, None)
+        self._ask_at.pop(session_id, None)
 
     async def _ask(self, command: Awaitable[Answer]) -> Answer:
         try:

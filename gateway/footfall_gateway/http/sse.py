@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from starlette.responses import StreamingResponse
@@ -93,27 +94,20 @@ class Stream:
         loop = asyncio.get_running_loop()
         yield STREAM_RETRY + self._first + self._id()
         sent_s = loop.time()
-        while not self._stopping.is_set():
-            reading = [source.next for source in self._sources]
-            silence_s = max(0.0, sent_s + self._heartbeat_s - loop.time())
-            await asyncio.wait((*reading, self._stop), timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
-            try:
+        with suppress(Problem):  # logged where it was raised; the client gets it when it reconnects
+            while not self._stopping.is_set():
+                reading = [source.next for source in self._sources]
+                silence_s = max(0.0, sent_s + self._heartbeat_s - loop.time())
+                await asyncio.wait((*reading, self._stop), timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
                 if not await self._is_allowed():  # before a message is sent that arrived meanwhile
                     return
-            except Problem:
-                return
-            for source in self._sources:
-                if source.next.done():
-                    try:
-                        message = source.take()
-                    except Problem:  # logged where it was raised; the client gets it when it reconnects
-                        return
-                    if message:
+                for source in self._sources:
+                    if source.next.done() and (message := source.take()):
                         yield message + self._id()
                         sent_s = loop.time()
-            if loop.time() - sent_s >= self._heartbeat_s:
-                yield b":\n" + self._id()
-                sent_s = loop.time()
+                if loop.time() - sent_s >= self._heartbeat_s:
+                    yield b":\n" + self._id()
+                    sent_s = loop.time()
 
     def _id(self) -> bytes:
         """The end of an event. Without a message it still updates the client's Last-Event-ID."""
