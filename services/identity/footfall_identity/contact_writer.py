@@ -30,10 +30,14 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.relinking import Relinker
 from footfall_identity.visitor_store import now_ms
 
-_CONTACTS_PER_WRITE: Final = 25
+_CONTACTS_PER_STEP: Final = 100
+"""They are read together, and one note says that their identities have to be linked again."""
+_CONTACTS_PER_WRITE: Final = 20
 """Few enough that a query about a visitor does not wait long for the event loop or for MongoDB."""
 _CONTACTS_TOGETHER: Final = 5
 """To validate or to change them takes less than a millisecond."""
+_TURNS_BETWEEN: Final = 10
+"""Turns of the event loop, as many as a query about a visitor needs: else it would wait at each of them."""
 _CONTACTS_PER_READ: Final = 1_000
 _DELETIONS_PER_CALL: Final = 1_000
 """As many as a call deletes within its time limit."""
@@ -118,10 +122,10 @@ class ContactWriter:
         given = iter(changes)
         while True:
             async with self._turn:
-                group = [change async for change in serving_between(islice(given, _CONTACTS_PER_WRITE))]
+                group = [change async for change in serving_between(islice(given, _CONTACTS_PER_STEP))]
                 written += await self._write_some(group)
             made += group
-            if len(group) < _CONTACTS_PER_WRITE:
+            if len(group) < _CONTACTS_PER_STEP:
                 break
         await self._settle(made, written)
         return written
@@ -167,7 +171,10 @@ class ContactWriter:
         batch = WrittenBatch(batch_id=uuid4().hex, at_ms=now_ms(), contacts=stale)
         if stale:
             await self._links.note_batch(batch)
-        stored = await self._links.store_contacts([(before, unmarked(before, after)) for before, after in pairs])
+        stored: list[ContactRecord] = []
+        for start in range(0, len(pairs), _CONTACTS_PER_WRITE):
+            part = pairs[start : start + _CONTACTS_PER_WRITE]
+            stored += await self._links.store_contacts([(before, unmarked(before, after)) for before, after in part])
         if stale:
             if now_ms() - batch.at_ms > _NOTED_MS:  # another process may have removed the note too early
                 await self._links.note_batch(replace(batch, at_ms=now_ms()))
@@ -282,7 +289,8 @@ async def serving_between(items: Iterable[Item]) -> AsyncIterator[Item]:
     for number, item in enumerate(items, 1):
         yield item
         if number % _CONTACTS_TOGETHER == 0:
-            await asyncio.sleep(0)
+            for _ in range(_TURNS_BETWEEN):
+                await asyncio.sleep(0)
 
 
 @dataclass

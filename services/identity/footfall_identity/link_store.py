@@ -442,10 +442,10 @@ class LinkStore:
             document = await self._batches.find_one({"at_ms": {"$lt": before_ms}})
         return msgspec.convert(document, WrittenBatch) if document else None
 
-    async def remove_batches(self, batch_ids: Sequence[str]) -> None:
-        """Remove batches whose identities are linked."""
+    async def remove_batch(self, batch_id: str) -> None:
+        """Remove the note about contacts whose identities are linked."""
         async with _translating_errors():
-            await self._batches.delete_many({"_id": {"$in": batch_ids}})
+            await self._batches.delete_one({"_id": batch_id})
 
     async def contact_marks(self, size: int) -> AsyncIterator[list[ContactMark]]:
         """Yield the marks of all contacts, by id, `size` at a time."""

@@ -50,8 +50,7 @@ _LEFT_BEHIND_MS: Final = 10_000
 """A mark that is older than this is found by every process."""
 _BATCH_WRITTEN_MS: Final = 60_000
 """By then the contacts of a batch are stored, or never will be: no call lasts as long."""
-_BATCHES_PER_STEP: Final = 2
-_MAX_QUEUED_BATCHES: Final = 250
+_MAX_QUEUED_BATCHES: Final = 100
 """Batches that a process remembers; it finds the others by their notes."""
 _LOOK_EVERY_S: Final = 5.0
 _POLL_S: Final = 0.1
@@ -152,15 +151,15 @@ class Relinker:
                 if self._queued:
                     await _paced(attempt(RequestError, self._link_next))
                 if self._batches:
-                    await _paced(attempt(RequestError, self._link_next_batches))
+                    await _paced(attempt(RequestError, self._link_next_batch))
 
-    async def _link_next_batches(self) -> None:
-        """Link the identities of the first batches in the queue. After a failure, their notes are found again."""
-        await self._link_batches([self._batches.pop(one) for one in [*self._batches][:_BATCHES_PER_STEP]])
+    async def _link_next_batch(self) -> None:
+        """Link the identities of the first batch in the queue. After a failure, its note is found again."""
+        await self._link_batch(self._batches.pop(next(iter(self._batches))))
 
-    async def _link_batches(self, batches: Sequence[WrittenBatch]) -> None:
-        await self._link_affected([contact for batch in batches for contact in batch.contacts])
-        await self._links.remove_batches([batch.batch_id for batch in batches])
+    async def _link_batch(self, batch: WrittenBatch) -> None:
+        await self._link_affected(batch.contacts)
+        await self._links.remove_batch(batch.batch_id)
 
     async def _link_next(self) -> None:
         """Link the identities of the first contacts in the queue. After a failure, their marks are found again."""
@@ -314,7 +313,7 @@ class Relinker:
         while stale := await self._links.stale_contacts(_CONTACTS_PER_STEP, before_ms):
             await _paced(self._link(stale))
         while batch := await self._links.next_batch(before_ms - _BATCH_WRITTEN_MS):
-            await _paced(self._link_batches([batch]))
+            await _paced(self._link_batch(batch))
         while await self._linker.generic_values.announce_left_behind(_CONTACTS_PER_STEP, before_ms):
             pass
 
