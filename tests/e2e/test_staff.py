@@ -125,6 +125,12 @@ def has_changed(watcher: Watcher, visit_id: str) -> bool:
     return bool(watcher.changes(visit_id))
 
 
+async def is_in_history(http: httpx.AsyncClient, sent: dict[str, Any]) -> bool:
+    answer = await http.get(f"/server/data/visits/{sent['visitID']}/events")
+    found = answer.json() if answer.status_code == 200 else []
+    return any(uuid.UUID(one["eventID"]) == uuid.UUID(sent["eventID"]) for one in found)
+
+
 async def test_the_live_stream_leaves_staff_out_unless_asked_and_says_when_a_visit_becomes_one_of_staff(
     suite: Suite,
 ) -> None:
@@ -146,6 +152,7 @@ async def test_the_live_stream_leaves_staff_out_unless_asked_and_says_when_a_vis
             for one in sent:
                 assert (await http.post("/beacon", json=[one])).status_code == 204
                 await eventually(partial(has_changed, watchers[1 if "site" in one else 0], one["visitID"]))
+                await eventually(partial(is_in_history, http, one))  # a later event is of the person that history knows
             await eventually(lambda: len(watchers[2].events()) == 1)
             await eventually(lambda: len(watchers[1].events()) == 2)
             await eventually(lambda: len(watchers[0].changes(customer)) >= 2)
