@@ -16,6 +16,7 @@ Linking is idempotent. So it does no harm when two processes link the same ident
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence, Set
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -78,7 +79,7 @@ class Relinker:
         self._max_wait_s = max_wait_ms / 1000
         self._queued: dict[str, asyncio.Event] = {}
         self._taken: dict[str, asyncio.Event] = {}
-        self._batches: dict[str, WrittenBatch] = {}
+        self._batches: deque[WrittenBatch] = deque()
         self._has_contacts = asyncio.Event()
         self._has_notes = asyncio.Event()
         self._ahead: dict[str, _Ahead] = {}
@@ -96,7 +97,7 @@ class Relinker:
     def request_batch(self, batch: WrittenBatch) -> None:
         """Have the identities of a batch of contacts linked again that has just been stored. Does not wait."""
         if len(self._batches) < _MAX_QUEUED_BATCHES:
-            self._batches[batch.batch_id] = batch
+            self._batches.append(batch)
             self._has_contacts.set()
 
     async def wait(self, contact: ContactRecord, wait_ms: int | None) -> int:
@@ -155,7 +156,7 @@ class Relinker:
 
     async def _link_next_batch(self) -> None:
         """Link the identities of the first batch in the queue. After a failure, its note is found again."""
-        await self._link_batch(self._batches.pop(next(iter(self._batches))))
+        await self._link_batch(self._batches.popleft())
 
     async def _link_batch(self, batch: WrittenBatch) -> None:
         await self._link_affected(batch.contacts)
