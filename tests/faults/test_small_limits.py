@@ -11,7 +11,7 @@ import pytest
 
 from bench.machine import usage
 from deploy.embedded import valkey_server
-from tests.chaos.comparison import Differences
+from tests.chaos.comparison import Differences, drain
 from tests.chaos.run import run_with_backlog
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite, running_suite
@@ -118,9 +118,10 @@ async def is_taken(http: httpx.AsyncClient, visit_id: str) -> bool:
 @pytest.mark.timeout(240)
 async def test_with_a_full_disk_beacons_are_refused_until_there_is_room(limited: Suite, disk: Disk) -> None:
     visit_id, confirmed = str(uuid.uuid4()), 0
+    await drain(limited, 60)  # what reads the log writes to it as well
     async with limited.http() as http:
-        disk.fill(limited.data_dir / "valkey" / "appendonlydir", spare_bytes=10_000)
         limited.stop("valkey")
+        disk.fill(limited.data_dir / "valkey" / "appendonlydir", spare_bytes=10_000)
         limited.start("valkey")
         try:
             while await post(http, visit_id, 1) == 204:

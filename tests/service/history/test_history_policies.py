@@ -163,7 +163,7 @@ async def simulated(store: Store, policy: IdentityPolicy, visits: Range | None =
         )
         visits = visits or Range(None, now_ms() + DAY_MS)
         await simulator.run(visits, Pace(None))
-        return simulator.report(visits, 1_000)
+        return simulator.report(visits, 1_000_000)  # all changed identities
 
 
 async def first_visits(store: Store, count: int) -> list[Document]:
