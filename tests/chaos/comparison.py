@@ -12,8 +12,10 @@ from footfall.history.v1.history_service_pb2 import ListEventsRequest
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
 from footfall.identity.v1.identity_service_pb2 import GetVisitorRequest
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.log import GROUPS, HISTORY_GROUP, stream_key
 from footfall_eventlog.stream import PAYLOAD_FIELD
+from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
 from tests.tools.eventually import eventually
@@ -59,11 +61,19 @@ class Differences(NamedTuple):
 
 
 async def drain(suite: Suite, timeout_s: float) -> float:
-    """Wait until identity and history have handled the whole log. Returns the seconds. Raises AssertionError."""
+    """Wait until identity and history have handled the whole log. Returns the seconds. Raises AssertionError.
+
+    Before, both have to notice that MongoDB is another process: if it has gone back, they read the log again.
+    """
     started = time.monotonic()
-    async with Redis.from_url(suite.redis_url) as redis:
+    async with Redis.from_url(suite.redis_url) as redis, AsyncMongoClient[Any](suite.mongo_url) as mongo:
+        checkpoints = [mongo["footfall"][f"{name}_checkpoints"] for name in ("identity", "history")]
 
         async def waiting() -> None:
+            for collection in checkpoints:
+                server = await CheckpointStore(collection, None).server()
+                known = [one["server"] async for one in collection.find()]
+                assert known == [server] * len(known), f"MongoDB of {collection.name}: {known}, and now {server}"
             groups = {about["name"].decode(): about for about in await redis.xinfo_groups(LOG)}
             assert groups.keys() >= {*GROUPS}, f"groups of readers: {groups.keys()}"
             left = {name: groups[name]["lag"] or groups[name]["pending"] for name in GROUPS}
